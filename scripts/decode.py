@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""Reads a hushfs volume from a copy of its bucket, without hushfs, by src/format/FORMAT.md.
+
+Needs: python3 -m venv venv && venv/bin/pip install -r scripts/decode-requirements.txt
+
+  venv/bin/python scripts/decode.py COPY --password-file F list
+  venv/bin/python scripts/decode.py COPY --password-file F extract DEST [PATH...]
+  venv/bin/python scripts/decode.py COPY --recovery-words-file F verify
+
+COPY holds hushfs.volume, keys/, log/ and so on, as `aws s3 sync` or rclone copy them. What is damaged is named, one
+line each on standard error, and the rest is read.
+
+Exit codes: 0 done and whole; 1 something is damaged, missing or could not be extracted; 2 wrong usage, or a Python
+module is missing; 3 the secret opens nothing here; 4 there is no volume here.
+"""
+
+import argparse
+import datetime
+import os
+import stat
+import sys
+
+from decoder.extract import Extraction, device_numbers
+from decoder.primitives import Refused
+from decoder.tree import Tree
+from decoder.volume import Contents, NoVolume, Reading, Store, WrongSecret, slot_name, slots, unlock
+from decoder import objects
+from mnemonic import Mnemonic
+
+DAMAGED, USAGE, WRONG_SECRET, NO_VOLUME = 1, 2, 3, 4
+
+
+class Complaints:
+    """Each is printed once."""
+
+    def __init__(self):
+        self.made = set()
+
+    def __call__(self, what, error):
+        complaint = f"{printable(os.fsencode(what))}: {error}"
+        if complaint not in self.made:
+            self.made.add(complaint)
+            print(complaint, file=sys.stderr)
+
+
+def main():
+    arguments = parse_arguments()
+    complain = Complaints()
+    store = Store(arguments.store)
+    try:
+        password, words = secret_of(arguments)
+        roots, created = unlock(store, password, words, arguments.kdf_memory_max << 20, complain)
+        reading = Reading(store, roots, complain)
+        state = reading.all_ways() if arguments.command == "verify" else reading.newest()
+        tree = Tree(state.rows)
+        # A volume that no device has mounted yet has no log.
+        for what, error in tree.check() if state.seq else ():
+            complain(what, error)
+        contents = Contents(store, roots, tree)
+        if arguments.command == "list":
+            for path, number in tree.walk():
+                print(line(tree, path, number))
+        elif arguments.command == "extract":
+            extract(arguments, tree, contents, complain)
+        else:
+            verify(store, roots, tree, contents, complain)
+            volume = objects.fingerprint(store.read("hushfs.volume"))
+            print(f"volume {volume}, made {moment(created)}")
+            print(f"head {state.seq}, hash {state.hash.hex()}")
+            counts = f"{len(tree.inodes)} inodes, {len(tree.chunks)} chunks, {len(tree.packs)} packs"
+            print(f"{len(state.rows)} rows, {counts}")
+    except NoVolume as error:
+        return fail(NO_VOLUME, error)
+    except WrongSecret as error:
+        return fail(WRONG_SECRET, error)
+    except (Refused, OSError, MemoryError) as error:
+        return fail(DAMAGED, str(error) or "not enough memory")
+    return DAMAGED if complain.made else 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", metavar="COPY", help="a folder that is a copy of the bucket")
+    secret = parser.add_mutually_exclusive_group(required=True)
+    secret.add_argument("--password-file", metavar="F", help="the password, without its last line break")
+    secret.add_argument("--recovery-words-file", metavar="F", help="the 24 words")
+    parser.add_argument(
+        "--kdf-memory-max",
+        metavar="MIB",
+        type=int,
+        default=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 >> 20,
+        help="what a password's derivation may take (default: a quarter of this machine's memory, %(default)s)",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="list|extract|verify")
+    commands.add_parser("list", help="mode, links, owner, size, time and path of everything")
+    extract = commands.add_parser("extract", help="write files; as root with owners and device nodes")
+    extract.add_argument("destination", metavar="DEST", help="a new or empty folder")
+    extract.add_argument("paths", metavar="PATH", nargs="*", help="only these and what is below them")
+    commands.add_parser("verify", help="check every object that the head reaches, and every way to the head")
+    return parser.parse_args()
+
+
+def secret_of(arguments):
+    """(password, None) or (None, what the words are)."""
+    if arguments.password_file:
+        with open(arguments.password_file, "rb") as file:
+            password = file.read()
+        if password.endswith(b"\n"):
+            password = password[:-1].removesuffix(b"\r")
+        return password, None
+    with open(arguments.recovery_words_file) as file:
+        words = file.read().lower().split()
+    try:
+        if len(words) != 24:
+            raise ValueError(f"there are {len(words)}")
+        return None, bytes(Mnemonic("english").to_entropy(words))
+    except (ValueError, LookupError) as error:
+        raise WrongSecret(f"the recovery words are not 24 that belong together: {error}") from None
+
+
+def fail(code, error):
+    print(f"decode.py: {error}", file=sys.stderr)
+    return code
+
+
+def line(tree, path, number):
+    inode = tree.inodes[number]
+    shown = printable(path)
+    if inode.type == stat.S_IFLNK:
+        shown += f" -> {printable(inode.target)}"
+    if inode.type in (stat.S_IFCHR, stat.S_IFBLK):
+        shown += " ({}, {})".format(*device_numbers(inode.rdev))
+    owner = f"{inode.uid}:{inode.gid}"
+    return f"{stat.filemode(inode.mode)} {inode.nlink} {owner} {inode.size} {moment(inode.mtime)} {shown}"
+
+
+def moment(time):
+    seconds, nanoseconds = time
+    try:
+        whole = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)
+    except OverflowError:
+        return f"@{seconds}.{nanoseconds:09}"
+    return f"{whole.isoformat(sep=' ')}.{nanoseconds:09} +0000"
+
+
+def printable(name):
+    """No byte of a name reaches the terminal that could do something there."""
+    text = name.decode(errors="surrogateescape")
+    return "".join(c if c.isprintable() and c != "\\" else escaped(c) for c in text)
+
+
+def escaped(character):
+    return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape"))
+
+
+def extract(arguments, tree, contents, complain):
+    wanted = [os.fsencode(path).strip(b"/") for path in arguments.paths] or [b""]
+    for path in wanted:
+        if tree.find(path) is None:
+            raise FileNotFoundError(f"{printable(path)} is not in the volume")
+    Extraction(tree, contents, os.fsencode(arguments.destination), complain).run(wanted)
+
+
+def verify(store, roots, tree, contents, complain):
+    for epoch, number, slot in slots(store, lambda what, error: None):
+        place = (roots.volume, epoch, number)
+        attempt(complain, slot_name(epoch, number), objects.slot_details, *place, slot, roots.root(epoch))
+    for number in sorted(tree.packs):
+        attempt(complain, f"pack {number:#x}", contents.check_pack, number)
+    for number in sorted(tree.chunks, key=lambda number: (tree.chunks[number].pack, tree.chunks[number].offset)):
+        attempt(complain, f"chunk {number:#x}", contents.read_chunk, number)
+
+
+def attempt(complain, what, check, *arguments):
+    try:
+        check(*arguments)
+    except Refused as error:
+        complain(what, error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Installs what building, trying or testing hushfs needs on Debian or Ubuntu:
+#   scripts/install.sh build|try|test|programs
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(gcc make pkg-config libssl-dev)
+case "${1:-build}" in
+    build) ;;
+    try) packages+=(fuse3) ;;
+    test) packages+=(fuse3 gdb python3-venv acl attr rsync sqlite3 strace xz-utils linux-source-6.1 ceph-mon ceph-osd ceph-common radosgw curl) ;;
+    programs) packages+=(fuse3 acl attr rsync sqlite3 git tar procps postgresql python3-lmdb) ;;
+    *) echo "usage: scripts/install.sh build|try|test|programs" >&2; exit 2 ;;
+esac
+
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+    echo "installing ${missing[*]}" >&2
+    $sudo apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+fi
+if ! command -v cargo >/dev/null; then
+    echo "a Rust toolchain is needed: https://rustup.rs" >&2
+    exit 1
+fi
+if [ "${1:-build}" = test ]; then
+    command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
+    command -v cargo-deny >/dev/null || cargo install --debug --locked --no-default-features cargo-deny
+    # Suites for filesystems, in the profile that builds in the shortest time.
+    suites=()
+    for suite in pjdfstest fsx; do
+        command -v "$suite" >/dev/null || suites+=("$suite")
+    done
+    if [ ${#suites[@]} -gt 0 ]; then
+        CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --locked "${suites[@]}"
+    fi
+    # The modules that scripts/decode.py needs, of the versions it was tried with.
+    venv=$(scripts/target.sh)/decode-venv
+    if ! cmp -s scripts/decode-requirements.txt "$venv/installed.txt"; then
+        python3 -m venv --clear "$venv"
+        "$venv/bin/pip" install -q --disable-pip-version-check -r scripts/decode-requirements.txt
+        cp scripts/decode-requirements.txt "$venv/installed.txt"
+    fi
+fi

@@ -1,0 +1,95 @@
+//! A chunk is one SEAL header and then frames, each with its own tag. The nonce of a frame is the derived one
+//! XOR its index, and its first bit is flipped for the last: a frame opens alone, and a chunk that was cut or
+//! put in another order does not.
+//!
+//! The context is the volume and the chunk's id only, never a pack or a place, so that chunks move freely.
+
+use super::seal::{
+    HEADER_LEN, NONCE_LEN, SUITE, TAG_LEN, bulk_key, decrypt_into, derive, encrypt_in_place, fresh_salt, hkdf,
+    open_header,
+};
+use super::{Context, CryptoError, Key, Kind};
+use crate::base::{ChunkId, Entropy, VolumeId};
+use aws_lc_rs::aead::LessSafeKey;
+
+pub const CHUNK_HEADER_LEN: usize = HEADER_LEN;
+
+const _: () = assert!(CHUNK_HEADER_LEN == 65);
+
+pub struct ChunkSealer {
+    header: [u8; CHUNK_HEADER_LEN],
+    frames: Frames,
+}
+
+impl ChunkSealer {
+    /// The id hedges the salt: it is the hash of all the plaintext.
+    pub fn new(file_key: &Key, volume: VolumeId, id: &ChunkId, entropy: &dyn Entropy) -> Self {
+        let key = chunk_key(file_key, id);
+        let fields: [&[u8]; 1] = [&id.0];
+        let context = Context { volume, kind: Kind::Chunk, id: &fields };
+        let aad = context.encode();
+        let salt = fresh_salt(&key, &id.0, entropy);
+        let derived = derive(&key, &salt, &context, &aad);
+        let mut header = [SUITE; CHUNK_HEADER_LEN];
+        header[1..33].copy_from_slice(&salt);
+        header[33..].copy_from_slice(&derived.commit);
+        Self { header, frames: Frames { key: bulk_key(&derived.key), nonce: derived.nonce, aad } }
+    }
+
+    pub fn header(&self) -> &[u8; CHUNK_HEADER_LEN] {
+        &self.header
+    }
+
+    /// Encrypts in place; the tag goes behind it. Every index is sealed once.
+    pub fn seal_frame(&self, index: u32, last: bool, frame: &mut [u8]) -> [u8; TAG_LEN] {
+        let Frames { key, aad, .. } = &self.frames;
+        encrypt_in_place(key, self.frames.nonce(index, last), aad, frame)
+    }
+}
+
+pub struct ChunkOpener {
+    frames: Frames,
+}
+
+impl ChunkOpener {
+    pub fn new(
+        file_key: &Key,
+        volume: VolumeId,
+        id: &ChunkId,
+        header: &[u8; CHUNK_HEADER_LEN],
+    ) -> Result<Self, CryptoError> {
+        let fields: [&[u8]; 1] = [&id.0];
+        let context = Context { volume, kind: Kind::Chunk, id: &fields };
+        let aad = context.encode();
+        let derived = open_header(&chunk_key(file_key, id), &context, &aad, header)?;
+        Ok(Self { frames: Frames { key: bulk_key(&derived.key), nonce: derived.nonce, aad } })
+    }
+
+    /// `sealed` is ciphertext and tag, `out` exactly as long as the ciphertext. After an error `out` is zeros.
+    pub fn open_frame(&self, index: u32, last: bool, sealed: &[u8], out: &mut [u8]) -> Result<(), CryptoError> {
+        let Frames { key, aad, .. } = &self.frames;
+        decrypt_into(key, self.frames.nonce(index, last), aad, sealed, out)
+    }
+}
+
+struct Frames {
+    key: LessSafeKey,
+    nonce: [u8; NONCE_LEN],
+    aad: Vec<u8>,
+}
+
+impl Frames {
+    fn nonce(&self, index: u32, last: bool) -> [u8; NONCE_LEN] {
+        let mut nonce = self.nonce;
+        for (byte, index) in nonce[NONCE_LEN - 4..].iter_mut().zip(index.to_be_bytes()) {
+            *byte ^= index;
+        }
+        nonce[0] ^= u8::from(last) << 7;
+        nonce
+    }
+}
+
+/// Of one chunk, so that it can be handed on without the file's.
+fn chunk_key(file_key: &Key, id: &ChunkId) -> Key {
+    Key::filled(|out| hkdf(file_key.expose(), b"", &[b"hushfs/v1/chunk-key", &id.0], out))
+}

@@ -1,0 +1,582 @@
+//! From a store and a secret to rows that are at the log's head, and what the journal holds beyond it.
+//!
+//! Invariants: nothing is written to the store before the keys were held against what this device pinned; a device
+//! has its slot in the log before it makes a number; what cannot be verified is an error, not an empty volume.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::checkpoint::{self, CheckpointError};
+use super::driver::{LogDriver, Need, Patience};
+use super::error::MetaError;
+use super::journal::{Journal, JournalDamage, JournalError};
+use super::keyring::{Identity, Keyring, KeyringError, Secret, StateFolder, Trust, open_keyring};
+use super::log::{
+    Event, Finished, Footprint, Halt, Head, LogMachine, Origin, Pending as PendingCommit, Start, Waiting,
+};
+use super::pending::{DeviceIdentity, Pending};
+use super::replica::{RecordApply, Replica};
+use super::rows::Rows;
+use super::view::View;
+use crate::base::{
+    Clock, DeviceSlot, Entropy, Epoch, Hash, Incarnation, InodeId, IntentNo, Numbers, PackName, PackNo, Timestamp,
+};
+use crate::content::Referenced;
+use crate::crypto::CryptoError;
+use crate::disk::Disk;
+use crate::format::intent::Intent;
+use crate::format::journal::{JournalPayload, chain};
+use crate::format::pack::PackEntry;
+use crate::format::rows::{ChunkRow, DeviceRow, InodeBody, InodeRow, PackRow, RowKey, mode};
+use crate::format::{Manifest, ObjectName, Record, object_hash};
+use crate::store::{Keep, Store, StoreError};
+
+/// The replica's file in the state folder.
+pub const REPLICA: &str = "replica.db";
+
+pub struct MountOptions<'a> {
+    pub disk: Arc<dyn Disk>,
+    pub state_dir: &'a Path,
+    pub secret: Secret,
+    pub trust: Trust,
+    /// What a key derivation may take, in bytes.
+    pub kdf_memory_max: u64,
+    pub read_only: bool,
+    /// For people, such as the host's name.
+    pub device_name: String,
+    /// User and group of the root directory, if this is the volume's first mount.
+    pub owner: (u32, u32),
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Everything below the filesystem, at the log's head.
+pub struct MountedMeta {
+    pub keyring: Arc<Keyring>,
+    pub folder: Arc<StateFolder>,
+    pub identity: Identity,
+    pub driver: LogDriver,
+    pub kept: Arc<Keep>,
+    pub pending: Arc<Pending>,
+    pub leftover: Leftover,
+    /// Why the log could not be followed to its head: this is the state of the last time.
+    pub offline: Option<String>,
+}
+
+/// What an earlier run journaled and the log does not hold.
+#[derive(Default)]
+pub struct Leftover {
+    pub intents: Vec<Intent>,
+    /// Packs that those intents refer to.
+    pub referenced: Vec<Referenced>,
+    /// Journal frames to release once the intents are journaled again.
+    pub runs: Vec<(Incarnation, IntentNo)>,
+    /// Part of the journal could not be read.
+    pub damage: Option<JournalDamage>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("this volume's first mount on a machine needs the store")]
+    FirstMountOffline(#[source] StoreError),
+    /// To show an older tree, and put this machine's changes on top of it, would lose some of them.
+    #[error("this machine's copy of the tree is lost, and making it anew needs the store")]
+    NotRebuilt(#[source] StoreError),
+    #[error("{0}")]
+    Rollback(Waiting),
+    #[error("{0}")]
+    Halted(Halt),
+    #[error("the registration of this device could not be sealed")]
+    Sealing(#[from] CryptoError),
+    #[error("all 65,535 device numbers of this volume are taken")]
+    NoDeviceSlot,
+}
+
+pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Result<MountedMeta, MountError> {
+    let MountOptions { disk, state_dir, secret, trust, kdf_memory_max, read_only, device_name, owner, clock, entropy } =
+        options;
+    let folder = Arc::new(StateFolder::lock(disk.clone(), state_dir)?);
+    let (keyring, mut offline) =
+        open_keyring(store.as_ref(), &folder, secret, trust, kdf_memory_max, entropy.as_ref()).await?;
+    let keyring = Arc::new(keyring);
+    let volume = keyring.volume();
+    let mut identity = folder.identity(&keyring.state_key, volume)?;
+    let kept = Arc::new(Keep::new(store.clone(), disk.clone(), state_dir.join("kept")));
+
+    let path = state_dir.join(REPLICA);
+    let replica = open_replica(&kept, &keyring, &path, identity.remembered).await?;
+    catch_up(&replica, &kept, &keyring, identity.remembered).await?;
+    learn_epoch(store.as_ref(), &kept, &keyring, &replica).await?;
+    let (seq, hash) = replica.head();
+    let head = Head { seq, hash };
+    // A crash may come between the replica's record and its being remembered.
+    let remembered = if seq > identity.remembered.seq { head } else { identity.remembered };
+    let start = Start {
+        head,
+        epoch: replica.epoch(),
+        anchor: keyring.anchor,
+        remembered,
+        floor: identity.floor,
+        slot: identity.slot.unwrap_or(DeviceSlot(0)),
+        incarnations: identity.incarnations.clone(),
+    };
+    let machine = LogMachine::new(keyring.roots.clone(), start);
+    let mut mounting = Mounting {
+        store: store.clone(),
+        driver: LogDriver::new(machine, store.clone(), kept.clone()),
+        keyring: keyring.clone(),
+        kept: kept.clone(),
+        replica: Some(replica),
+        path: path.clone(),
+        entropy: entropy.clone(),
+        owner,
+    };
+    match mounting.follow().await {
+        Ok(()) => {}
+        // Also when it does not pass by itself: whose credentials have expired still has their files.
+        Err(MountError::Store(error)) if identity.slot.is_some() && mounting.is_current() => {
+            offline = Some(error.to_string());
+        }
+        Err(MountError::Store(error)) if identity.slot.is_some() => return Err(MountError::NotRebuilt(error)),
+        Err(MountError::Store(error)) => return Err(MountError::FirstMountOffline(error)),
+        // What is behind the damage cannot be known. What is before it can be read, and changes of a device that
+        // was there before can wait.
+        Err(MountError::Rollback(
+            waiting @ (Waiting::DamagedRecord(_) | Waiting::EndedEpoch(_) | Waiting::DamagedFloor(_)),
+        )) if read_only || (identity.slot.is_some() && mounting.is_current()) => {
+            offline = Some(waiting.to_string());
+        }
+        Err(error @ MountError::Halted(Halt::Fork { .. })) if !mounting.is_current() => {
+            // What the replica was rebuilt from, now or the last time, is of another history than the one that was
+            // trusted: without it the next try begins with what the store shows then.
+            drop(mounting);
+            Replica::delete(&path)?;
+            kept.forget_below(crate::base::Seq(u64::MAX));
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    }
+
+    let incarnation = Incarnation(entropy.array());
+    identity.remembered = mounting.driver.machine.remembered();
+    identity.floor = mounting.driver.machine.floor().copied();
+    let registered = clock.now();
+    let mut device = DeviceIdentity { slot: DeviceSlot(0), incarnation, name: device_name, registered };
+    if !read_only {
+        // Known as ours before anything is written under it.
+        identity.note_incarnation(incarnation);
+        folder.put_identity(&keyring.state_key, volume, &identity, entropy.as_ref())?;
+        device.slot = match identity.slot {
+            Some(slot) => slot,
+            None => mounting.register(&device, &mut identity, clock.as_ref()).await?,
+        };
+        identity.remembered = mounting.driver.machine.remembered();
+        folder.put_identity(&keyring.state_key, volume, &identity, entropy.as_ref())?;
+    }
+    let Mounting { driver, replica, .. } = mounting;
+    // The machine knows slot and runs from its start.
+    let head = driver.machine.head();
+    let start = Start {
+        head,
+        epoch: driver.machine.epoch(),
+        anchor: keyring.anchor,
+        remembered: identity.remembered,
+        floor: identity.floor,
+        slot: device.slot,
+        incarnations: identity.incarnations.clone(),
+    };
+    let driver = LogDriver::new(LogMachine::new(keyring.roots.clone(), start), store, kept.clone());
+    let replica = Arc::new(replica.ok_or(MountError::Meta(MetaError::MissingRow("the replica")))?);
+
+    let journal_dir = state_dir.join("journal");
+    let (journal, replay, damage) = Journal::open(disk, &journal_dir, &keyring.state_key, volume, entropy.clone())?;
+    let view = Arc::new(View::new(replica, &state_dir.join("overlay.db"), &keyring.state_key)?);
+    let leftover = leftover(&view, replay, damage)?;
+    let own = view.devices()?.into_iter().find(|(slot, _)| *slot == device.slot);
+    let next = own.map_or(Numbers::FIRST, |(_, row)| row.next);
+    let pending = Arc::new(Pending::new(view, Arc::new(journal), device, next));
+    Ok(MountedMeta { keyring, folder, identity, driver, kept, pending, leftover, offline })
+}
+
+/// The replica as it was left, or made anew from the newest checkpoint that can be loaded.
+async fn open_replica(
+    keep: &Arc<Keep>,
+    keyring: &Keyring,
+    path: &Path,
+    remembered: Head,
+) -> Result<Replica, MountError> {
+    match Replica::open(path, &keyring.state_key) {
+        Ok(replica) if replica.head().0.0 > 0 => return Ok(replica),
+        Ok(replica) => drop(replica),
+        // What the disk cannot read is as good as gone.
+        Err(error @ (MetaError::ReplicaDamaged { .. } | MetaError::Io { .. })) => {
+            tracing::warn!("{error}: rebuilding it");
+            Replica::delete(path)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let mut candidate = match checkpoint::newest(keep.as_ref(), &keyring.roots).await {
+        Ok(candidate) => candidate,
+        // Without a checkpoint the log tells everything from the start, or says that it was trimmed.
+        Err(CheckpointError::Store(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    while let Some(manifest) = candidate {
+        match continues(&manifest, remembered) {
+            Continues::Yes => {}
+            Continues::No => {
+                keep.forget(&ObjectName::Checkpoint(manifest.seq)).await;
+                return Err(MountError::Halted(Halt::Fork { seq: remembered.seq }));
+            }
+            Continues::Unknown => {
+                tracing::warn!("checkpoint {} does not tell its past: the log is read instead", manifest.seq);
+                candidate = checkpoint::newest_before(keep.as_ref(), &keyring.roots, manifest.seq).await?;
+                continue;
+            }
+        }
+        match checkpoint::load(keep.clone(), &manifest, &keyring.roots, path, &keyring.state_key).await {
+            Ok(replica) => return Ok(replica),
+            Err(
+                error @ (CheckpointError::Damaged { .. } | CheckpointError::Missing { .. } | CheckpointError::Store(_)),
+            ) => {
+                tracing::error!("{error}: trying an older checkpoint, or the whole log");
+                if let CheckpointError::Damaged { object, .. } = &error {
+                    keep.forget(object).await;
+                }
+                candidate = checkpoint::newest_before(keep.as_ref(), &keyring.roots, manifest.seq).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Replica::open(path, &keyring.state_key)?)
+}
+
+enum Continues {
+    Yes,
+    No,
+    Unknown,
+}
+
+/// Whether a checkpoint is of the history that this device trusted, as far as it shows. One from before is proven by
+/// the records after it.
+fn continues(manifest: &Manifest, remembered: Head) -> Continues {
+    if remembered.seq > manifest.seq || remembered == Head::EMPTY {
+        return Continues::Yes;
+    }
+    let own = (manifest.seq, manifest.head);
+    match manifest.past.iter().chain([&own]).find(|(seq, _)| *seq == remembered.seq) {
+        Some((_, hash)) if *hash == remembered.hash => Continues::Yes,
+        Some(_) => Continues::No,
+        None => Continues::Unknown,
+    }
+}
+
+/// By the copies of records that this device trusted once, up to the newest of them: so a replica that was lost is
+/// whole again without the store. Whether the store still has the same history is asked later, as always.
+async fn catch_up(replica: &Replica, kept: &Keep, keyring: &Keyring, remembered: Head) -> Result<(), MountError> {
+    loop {
+        let (seq, hash) = replica.head();
+        let next = crate::base::Seq(seq.0 + 1);
+        if next > remembered.seq {
+            return Ok(());
+        }
+        let Some(bytes) = kept.copy(&ObjectName::Log(next)).await else { return Ok(()) };
+        let Ok(record) = Record::open(next, &bytes, &keyring.roots) else { return Ok(()) };
+        let found = Head { seq: next, hash: object_hash(&bytes) };
+        // An epoch whose key is not known yet: the store will tell.
+        if record.next.is_some_and(|next| keyring.roots.root(next.epoch).is_err()) {
+            return Ok(());
+        }
+        if record.prev != hash || (next == remembered.seq && found != remembered) {
+            return Ok(());
+        }
+        apply(replica, &record, found, bytes.len())?;
+    }
+}
+
+/// This machine saw a rotation that is not completed yet: the slots that open the volume are still those of before.
+async fn learn_epoch(store: &dyn Store, kept: &Keep, keyring: &Keyring, replica: &Replica) -> Result<(), MountError> {
+    let epoch = replica.epoch();
+    if keyring.roots.root(epoch).is_ok() {
+        return Ok(());
+    }
+    let unknown = || KeyringError::BrokenChain(epoch);
+    let (_, seq, hash) = replica.ended()?.ok_or_else(unknown)?;
+    let bytes =
+        kept.get(&ObjectName::Log(seq)).await?.filter(|bytes| object_hash(bytes) == hash).ok_or_else(unknown)?;
+    let record = Record::open(seq, &bytes, &keyring.roots).map_err(|_| unknown())?;
+    Ok(keyring.follow(store, &record.next.ok_or_else(unknown)?).await?)
+}
+
+fn apply(replica: &Replica, record: &Record, head: Head, len: usize) -> Result<(), MetaError> {
+    replica.apply(&RecordApply {
+        seq: head.seq,
+        hash: head.hash,
+        epoch: record.epoch,
+        next_epoch: record.next.map(|next| next.epoch),
+        incarnation: record.incarnation,
+        high_water: record.high_water,
+        high_water_hash: record.high_water_hash,
+        rows: &record.rows,
+        record_len: len as u64,
+    })
+}
+
+struct Mounting {
+    store: Arc<dyn Store>,
+    driver: LogDriver,
+    keyring: Arc<Keyring>,
+    kept: Arc<Keep>,
+    /// None only while a checkpoint takes its place.
+    replica: Option<Replica>,
+    path: std::path::PathBuf,
+    entropy: Arc<dyn Entropy>,
+    owner: (u32, u32),
+}
+
+impl Mounting {
+    /// At the newest head that this device ever trusted, or beyond.
+    fn is_current(&self) -> bool {
+        self.driver.machine.head() == self.driver.machine.remembered()
+    }
+
+    /// To the log's head. A store that fails is an error here: whoever waits for a mount wants to know.
+    async fn follow(&mut self) -> Result<(), MountError> {
+        let action = self.driver.machine.follow();
+        let need = self.driver.run(action).await?;
+        self.serve(need, None).await.map(drop)
+    }
+
+    /// Takes the first free slot, in the log.
+    async fn register(
+        &mut self,
+        device: &DeviceIdentity,
+        identity: &mut Identity,
+        clock: &dyn Clock,
+    ) -> Result<DeviceSlot, MountError> {
+        loop {
+            let newest = self.replica()?.max_device_slot()?.map_or(0, |slot| slot.0);
+            let slot = DeviceSlot(newest.checked_add(1).ok_or(MountError::NoDeviceSlot)?);
+            let row = DeviceRow {
+                name: device.name.clone(),
+                incarnation: device.incarnation,
+                next: Numbers::FIRST,
+                registered: device.registered,
+            };
+            let mut rows = vec![(RowKey::Device(slot).encode(), Some(row.encode()))];
+            if self.replica()?.get(&RowKey::Inode(InodeId::ROOT).encode())?.is_none() {
+                // The volume's first device; in key order.
+                let root = root_directory(self.owner, device.registered);
+                rows.insert(0, (RowKey::Inode(InodeId::ROOT).encode(), Some(root.encode())));
+            }
+            let record = Record {
+                epoch: Epoch(0),
+                seq: crate::base::Seq(0),
+                prev: Hash::ZERO,
+                commit_id: self.entropy.array(),
+                slot,
+                incarnation: device.incarnation,
+                high_water: IntentNo(0),
+                high_water_hash: Hash::ZERO,
+                time: clock.now(),
+                rows,
+                next: None,
+            };
+            let pending = PendingCommit {
+                commit_id: record.commit_id,
+                incarnation: device.incarnation,
+                high_water: IntentNo(0),
+                high_water_hash: Hash::ZERO,
+                replayed: false,
+            };
+            let action = self.driver.machine.commit(pending);
+            let need = self.driver.run(action).await?;
+            match self.serve(need, Some(record)).await {
+                Ok(_) => {
+                    identity.slot = Some(slot);
+                    return Ok(slot);
+                }
+                // Another device took it first.
+                Err(MountError::Halted(Halt::Conflict { .. })) => {
+                    let head = self.driver.machine.head();
+                    let start = Start {
+                        head,
+                        epoch: self.driver.machine.epoch(),
+                        anchor: self.keyring.anchor,
+                        remembered: self.driver.machine.remembered(),
+                        floor: self.driver.machine.floor().copied(),
+                        slot: DeviceSlot(0),
+                        incarnations: identity.incarnations.clone(),
+                    };
+                    self.driver.machine = LogMachine::new(self.keyring.roots.clone(), start);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn serve(&mut self, mut need: Need, registration: Option<Record>) -> Result<Head, MountError> {
+        const WAITS_MAX: u32 = 4;
+        let mut waits = 0;
+        let mut patience = Patience::new();
+        loop {
+            let event = match need {
+                Need::Finished(Finished::AtHead(head) | Finished::Committed(head)) => return Ok(head),
+                Need::Halt(halt) => return Err(MountError::Halted(halt)),
+                Need::Wait(waiting) => {
+                    waits += 1;
+                    if waits > WAITS_MAX {
+                        return Err(MountError::Rollback(waiting));
+                    }
+                    patience.wait().await;
+                    Event::Waited
+                }
+                Need::Seal { epoch, seq, prev } => {
+                    let Some(record) = &registration else { return Err(MountError::NoDeviceSlot) };
+                    let record = Record { epoch, seq, prev, ..record.clone() };
+                    Event::Sealed(record.seal(&self.keyring.roots, self.entropy.as_ref())?.into())
+                }
+                Need::Absorb(absorb) => {
+                    let disjoint = match (&registration, absorb.origin) {
+                        (Some(ours), Origin::Foreign) => {
+                            !Footprint::of(&absorb.record.rows).touches(&Footprint::of(&ours.rows))
+                        }
+                        _ => true,
+                    };
+                    if let Some(next) = &absorb.record.next {
+                        self.keyring.follow(self.store.as_ref(), next).await.map_err(|error| match error {
+                            KeyringError::Store(error) => MountError::Store(error),
+                            why => MountError::Halted(Halt::LockedOut { seq: absorb.head.seq, why: why.to_string() }),
+                        })?;
+                    }
+                    apply(self.replica()?, &absorb.record, absorb.head, absorb.bytes.len())?;
+                    Event::Absorbed { disjoint }
+                }
+                Need::Load(manifest) => {
+                    // Heads that the replica remembers must be in the checkpoint's past.
+                    let known = |seq| self.replica.as_ref().and_then(|replica| replica.past_head(seq).ok().flatten());
+                    if let Some(seq) = super::log::first_disagreement(&manifest, known) {
+                        Event::Disagreed { seq }
+                    } else {
+                        self.replica = None;
+                        let roots = &self.keyring.roots;
+                        let key = &self.keyring.state_key;
+                        let loaded = checkpoint::load(self.kept.clone(), &manifest, roots, &self.path, key).await?;
+                        self.replica = Some(loaded);
+                        Event::Loaded { disjoint: true }
+                    }
+                }
+            };
+            need = self.driver.answer(event).await?;
+        }
+    }
+
+    fn replica(&self) -> Result<&Replica, MetaError> {
+        self.replica.as_ref().ok_or(MetaError::MissingRow("the replica"))
+    }
+}
+
+fn root_directory((uid, gid): (u32, u32), time: Timestamp) -> InodeRow {
+    InodeRow {
+        mode: mode::DIR | 0o755,
+        uid,
+        gid,
+        rdev: 0,
+        nlink: 2,
+        size: 0,
+        allocated: 0,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        btime: time,
+        version: 0,
+        key: None,
+        body: InodeBody::None,
+    }
+}
+
+/// What the journal holds beyond the log. A run's intents are dropped up to the high-water that a record names for
+/// it, if the chain agrees; if not (a state folder that was copied), all are kept and done again.
+fn leftover(
+    view: &View,
+    replay: impl Iterator<Item = Result<JournalPayload, JournalError>>,
+    damage: Option<JournalDamage>,
+) -> Result<Leftover, MountError> {
+    let mut leftover = Leftover { damage, ..Leftover::default() };
+    for payload in replay {
+        let payload = payload?;
+        let covered = view.replica().high_water(&payload.incarnation)?;
+        let last = IntentNo(payload.first.0 + payload.intents.len() as u64 - 1);
+        if leftover.runs.last().is_some_and(|(earlier, _)| *earlier != payload.incarnation) {
+            // A run's first frame holds, done again, all that the log lacked of the runs before it.
+            leftover.intents.clear();
+        }
+        leftover.runs.push((payload.incarnation, last));
+        tracing::debug!(
+            run = %payload.incarnation,
+            first = payload.first.0,
+            last = last.0,
+            covered = covered.map(|(high_water, _)| high_water.0),
+            "found in the journal"
+        );
+        leftover.intents.extend(beyond(payload, covered));
+    }
+    leftover.referenced = referenced(view, &leftover.intents)?;
+    Ok(leftover)
+}
+
+fn beyond(payload: JournalPayload, covered: Option<(IntentNo, Hash)>) -> Vec<Intent> {
+    let Some((high_water, hash)) = covered else { return payload.intents };
+    let JournalPayload { first, chain_before, intents, .. } = payload;
+    if high_water.0 + 1 < first.0 {
+        return intents;
+    }
+    let dropped = (high_water.0 + 1 - first.0).min(intents.len() as u64) as usize;
+    let reached = intents[..dropped].iter().fold(chain_before, |before, intent| chain(&before, intent));
+    // Further than this payload goes: its own end proves nothing, the one that holds the number does.
+    let ends_here = high_water.0 < first.0 + intents.len() as u64;
+    if ends_here && reached != hash {
+        tracing::warn!("the log's record of an earlier run does not match this journal: all of it is done again");
+        return intents;
+    }
+    intents.into_iter().skip(dropped).collect()
+}
+
+/// The staged packs that intents name chunks in.
+fn referenced(view: &View, intents: &[Intent]) -> Result<Vec<Referenced>, MountError> {
+    let mut names: std::collections::BTreeMap<PackNo, (Option<PackName>, Vec<PackEntry>)> = Default::default();
+    for intent in intents {
+        let Intent::Fact { key, value } = intent else { continue };
+        match key {
+            RowKey::Pack(pack) => {
+                let row = PackRow::decode(value).map_err(MetaError::from)?;
+                names.entry(*pack).or_default().0 = Some(row.name);
+            }
+            RowKey::Chunk(chunk) => {
+                let row = ChunkRow::decode(value).map_err(MetaError::from)?;
+                let len = crate::format::chunk::chunk_span(&row).len() as u32;
+                names.entry(row.pack).or_default().1.push(PackEntry { chunk: *chunk, offset: row.offset, len });
+            }
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    for (pack, (name, chunks)) in names {
+        let name = match name {
+            Some(name) => name,
+            None => view.pack(pack)?.ok_or(MetaError::MissingRow("a pack"))?.name,
+        };
+        out.push(Referenced { pack, name, chunks });
+    }
+    Ok(out)
+}

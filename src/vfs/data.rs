@@ -1,0 +1,360 @@
+//! Contents: write, truncate, punch, copy, and the sealing of what was written.
+//!
+//! Invariants: a write never reads from the store; bytes leave a node's dirty pieces only once an intent names
+//! the chunk that holds them; memory for dirty pieces is reserved before they are taken in.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::base::{ByteRange, CHUNK_LEN, ChunkId, ChunkNo, InodeId, KeyNo, Timestamp};
+use crate::content::{DirtyPiece, Room, extent};
+use crate::crypto::{Key, chunk_id};
+use crate::format::chunk::seal_chunk;
+use crate::format::intent::{Change, Intent};
+use crate::format::rows::{ChunkRow, Extent, FILE_LEN_MAX, InodeRow, PackRow, RowKey};
+use crate::meta::Rows;
+
+use super::api::{FallocateMode, Kill, Place, VfsError, VfsResult, WriteReply};
+use super::drive::Drive;
+use super::node::{Ahead, Node, NodeState};
+
+impl Drive {
+    pub(super) fn write_now(&self, ino: InodeId, offset: u64, data: &[u8], kill: Kill) -> VfsResult<WriteReply> {
+        check_end(offset, data.len() as u64)?;
+        let bytes = data.len() as u64;
+        if !self.has_local_room(bytes) || !self.staging.has_room() || !self.budget.try_reserve(bytes) {
+            self.wake_cycle();
+            return Ok(WriteReply::WouldBlock);
+        }
+        self.write_reserved(ino, offset, data, kill).map(WriteReply::Done)
+    }
+
+    pub(super) fn write_waiting(&self, ino: InodeId, offset: u64, data: &[u8], kill: Kill) -> VfsResult<u32> {
+        check_end(offset, data.len() as u64)?;
+        self.wake_cycle();
+        let deadline = Instant::now() + self.options.write_deadline;
+        // Here, where nothing is held that a commit needs: further in, what is written goes past the limit.
+        self.wait_local_room(data.len() as u64, deadline)?;
+        self.staging.wait_room(deadline).map_err(self.content_failed("write"))?;
+        self.budget.reserve_wait(data.len() as u64, deadline).map_err(self.content_failed("write"))?;
+        self.write_reserved(ino, offset, data, kill)
+    }
+
+    fn write_reserved(&self, ino: InodeId, offset: u64, data: &[u8], kill: Kill) -> VfsResult<u32> {
+        let reserved = data.len() as u64;
+        let node = self.nodes.get_or_insert(ino);
+        let result = {
+            let gate = self.change();
+            let mut state = node.state.lock();
+            let before = state.dirty.bytes();
+            let result = gate.and_then(|_gate| self.write_locked(&node, &mut state, offset, data, kill));
+            // What is held is what the pieces grew by; sealing may even have made them less.
+            self.budget.release(reserved + before - state.dirty.bytes());
+            result
+        };
+        drop(node);
+        self.note_written(reserved);
+        result
+    }
+
+    fn write_locked(&self, node: &Node, state: &mut NodeState, offset: u64, data: &[u8], kill: Kill) -> VfsResult<u32> {
+        let row = self.row(node.ino, state)?;
+        if !row.is_file() {
+            return Err(VfsError::Invalid);
+        }
+        let range = ByteRange::at(offset, data.len() as u64).ok_or(VfsError::FileTooBig)?;
+        self.check_room(node.ino, &row, state, range, range.len())?;
+        let now = self.now();
+        self.drop_privileges(node.ino, state, row.mode, now, kill)?;
+        state.dirty.write(offset, data);
+        let size = row.size.max(offset + data.len() as u64);
+        state.ahead = Some(Ahead { size, mtime: now, ctime: now });
+        let full = state.dirty.take_full_chunks();
+        if !full.is_empty() {
+            self.seal(node.ino, state, full)?;
+        }
+        Ok(data.len() as u32)
+    }
+
+    /// Seals all that is dirty in the node.
+    pub(super) fn seal_all(&self, ino: InodeId, state: &mut NodeState) -> VfsResult<()> {
+        let before = state.dirty.bytes();
+        let pieces = state.dirty.take_all();
+        let sealed = self.seal(ino, state, pieces);
+        self.budget.release(before - state.dirty.bytes());
+        sealed
+    }
+
+    /// Seals pieces and says so in one `Write`. What could not be sealed goes back to the dirty pieces.
+    fn seal(&self, ino: InodeId, state: &mut NodeState, pieces: Vec<DirtyPiece>) -> VfsResult<()> {
+        if pieces.is_empty() && state.ahead.is_none() {
+            return Ok(());
+        }
+        let mut intents = Vec::new();
+        let mut changes = Vec::new();
+        let mut failure = None;
+        for piece in pieces {
+            let chunk = match failure {
+                None => self.chunk_for(state, &piece.data, &mut intents),
+                Some(error) => Err(error),
+            };
+            match chunk {
+                Ok(chunk) => {
+                    let (offset, len) = (piece.offset, piece.data.len() as u32);
+                    changes.push(Change::Extent(Extent { offset, len, chunk, chunk_offset: 0 }));
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    state.dirty.restore(piece);
+                }
+            }
+        }
+        let row = self.row(ino, state)?;
+        let said = self.say_write(ino, state, &row, intents, changes);
+        if said.is_err() {
+            // Nothing names these bytes now; later fsyncs must not claim them.
+            state.failed = true;
+        }
+        if state.dirty.is_empty() && said.is_ok() {
+            state.ahead = None;
+        }
+        said?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Puts `changes` into the rows, or into the orphan.
+    fn say_write(
+        &self,
+        ino: InodeId,
+        state: &mut NodeState,
+        row: &InodeRow,
+        mut intents: Vec<Intent>,
+        changes: Vec<Change>,
+    ) -> VfsResult<()> {
+        if let Some(orphan) = &mut state.orphan {
+            for change in changes {
+                match change {
+                    Change::Extent(new) => extent::cover(&mut orphan.extents, new),
+                    Change::Hole(range) => extent::punch(&mut orphan.extents, range),
+                    Change::Inline { .. } => {}
+                }
+            }
+            (orphan.row.size, orphan.row.mtime, orphan.row.ctime) = (row.size, row.mtime, row.ctime);
+            orphan.row.allocated = extent::allocated(&orphan.extents);
+            return Ok(());
+        }
+        let key = state.file_key.as_ref().map(|file_key| file_key.number).filter(|number| row.key != Some(*number));
+        intents.push(Intent::Write {
+            ino,
+            base: row.version,
+            size: row.size,
+            mtime: row.mtime,
+            time: row.ctime,
+            key,
+            changes,
+        });
+        self.submit(intents)
+    }
+
+    /// The chunk that holds `piece`: one that is there, or a new one in staging with the facts about it.
+    fn chunk_for(&self, state: &mut NodeState, piece: &[u8], intents: &mut Vec<Intent>) -> VfsResult<ChunkNo> {
+        let id = chunk_id(piece);
+        let orphaned = state.orphan.is_some();
+        if !orphaned && let Some(chunk) = self.known_chunk(&id, piece.len())? {
+            return Ok(chunk);
+        }
+        let (key_no, key) = self.file_key(state, intents)?;
+        let sealed = seal_chunk(&key, self.volume, &id, piece, self.entropy.as_ref());
+        let number = self.pending.next_chunk();
+        let place = self.staging.append(&sealed.bytes, number, Room::Commit).map_err(self.content_failed("write"))?;
+        let row = ChunkRow {
+            pack: place.pack,
+            offset: place.offset,
+            len: piece.len() as u32,
+            key: key_no,
+            id,
+            frames: sealed.frames,
+        };
+        if let Some(orphan) = &mut state.orphan {
+            self.orphan_packs.lock().insert(place.pack, place.name);
+            orphan.chunks.insert(number, row);
+            return Ok(number);
+        }
+        // The pack's own row comes with its first chunk in the rows.
+        if self.announced_pack.lock().replace(place.pack) != Some(place.pack)
+            && self.view().pack(place.pack).map_err(self.failed("write"))?.is_none()
+        {
+            let value = PackRow { name: place.name }.encode().into_boxed_slice();
+            intents.push(Intent::Fact { key: RowKey::Pack(place.pack), value });
+        }
+        intents.push(Intent::Fact { key: RowKey::Chunk(number), value: row.encode().into_boxed_slice() });
+        Ok(number)
+    }
+
+    /// Content that is in the volume already, by what this device knows, and under keys of this epoch.
+    fn known_chunk(&self, id: &ChunkId, len: usize) -> VfsResult<Option<ChunkNo>> {
+        if !self.options.dedup {
+            return Ok(None);
+        }
+        let found = self.view().find_chunk(id).map_err(self.failed("write"))?;
+        let fits = |(chunk, row): &(ChunkNo, ChunkRow)| row.len as usize == len && !self.reader.is_damaged(*chunk);
+        let Some((chunk, row)) = found.filter(fits) else { return Ok(None) };
+        let file_key = self.keys.get(row.key, self.view()).map_err(self.failed("write"))?;
+        Ok(self.keys.is_current(&file_key).then_some(chunk))
+    }
+
+    /// The file's own key: the one its row names, or a new one; so also after a rotation.
+    fn file_key(&self, state: &mut NodeState, intents: &mut Vec<Intent>) -> VfsResult<(KeyNo, Arc<Key>)> {
+        if let Some(file_key) = state.file_key.as_ref().filter(|file_key| self.keys.is_current(file_key)) {
+            return Ok((file_key.number, file_key.key.clone()));
+        }
+        let number = self.pending.next_key();
+        let (file_key, row) = self.keys.create(number);
+        if state.orphan.is_none() {
+            let value = row.encode().into_boxed_slice();
+            intents.push(Intent::Fact { key: RowKey::FileKey(number), value });
+        }
+        let key = file_key.key.clone();
+        state.file_key = Some(file_key);
+        Ok((number, key))
+    }
+
+    pub(super) fn truncate(
+        &self,
+        ino: InodeId,
+        state: &mut NodeState,
+        row: &InodeRow,
+        size: u64,
+        now: Timestamp,
+    ) -> VfsResult<()> {
+        if row.is_dir() {
+            return Err(VfsError::IsDirectory);
+        }
+        if !row.is_file() {
+            return Err(VfsError::Invalid);
+        }
+        check_end(size, 0)?;
+        let cut = ByteRange::new(size, u64::MAX);
+        let hole = if size < row.size { vec![Change::Hole(cut)] } else { Vec::new() };
+        self.change_content(ino, state, row, (size < row.size).then_some(cut), size, now, hole)
+    }
+
+    /// Drops the dirty bytes in `discard`, and says `changes` with the new size.
+    #[expect(clippy::too_many_arguments, reason = "one step of three operations; a struct would be named for it alone")]
+    fn change_content(
+        &self,
+        ino: InodeId,
+        state: &mut NodeState,
+        row: &InodeRow,
+        discard: Option<ByteRange>,
+        size: u64,
+        now: Timestamp,
+        changes: Vec<Change>,
+    ) -> VfsResult<()> {
+        if let Some(range) = discard {
+            self.budget.release(state.dirty.discard(range));
+        }
+        let row = InodeRow { size, mtime: now, ctime: now, ..row.clone() };
+        self.say_write(ino, state, &row, Vec::new(), changes)?;
+        state.ahead = (!state.dirty.is_empty()).then_some(Ahead { size, mtime: now, ctime: now });
+        Ok(())
+    }
+
+    pub(super) fn allocate(&self, ino: InodeId, range: ByteRange, how: FallocateMode, kill: Kill) -> VfsResult<()> {
+        check_end(range.end, 0)?;
+        let _gate = self.change()?;
+        let node = self.nodes.get_or_insert(ino);
+        let mut state = node.state.lock();
+        let row = self.row(ino, &state)?;
+        if !row.is_file() {
+            return Err(if row.is_dir() { VfsError::IsDirectory } else { VfsError::NoDevice });
+        }
+        if matches!(how, FallocateMode::Allocate | FallocateMode::AllocateKeepSize) {
+            self.check_room(ino, &row, &state, range, 0)?;
+        }
+        let now = self.now();
+        let grown = row.size.max(range.end);
+        let size = match how {
+            FallocateMode::Allocate | FallocateMode::Zero => grown,
+            FallocateMode::AllocateKeepSize | FallocateMode::PunchHole | FallocateMode::ZeroKeepSize => row.size,
+        };
+        let (discard, changes) = match how {
+            // There is nothing to reserve in a bucket; the times change all the same, as on a disk.
+            FallocateMode::Allocate | FallocateMode::AllocateKeepSize => (None, Vec::new()),
+            FallocateMode::PunchHole | FallocateMode::Zero | FallocateMode::ZeroKeepSize => {
+                (Some(range), vec![Change::Hole(range)])
+            }
+        };
+        self.change_content(ino, &mut state, &row, discard, size, now, changes)?;
+        self.drop_privileges(ino, &mut state, row.mode, now, kill)
+    }
+
+    /// Copies references, not bytes.
+    pub(super) fn copy_extents(&self, from: Place, to: Place, len: u64, kill: Kill) -> VfsResult<u64> {
+        check_end(to.offset, len)?;
+        let _gate = self.change()?;
+        let (source, target) = (self.nodes.get_or_insert(from.ino), self.nodes.get_or_insert(to.ino));
+        // Sealed, so that everything is extents; then read in one lock's time.
+        let (range, extents) = {
+            let mut state = source.state.lock();
+            self.seal_all(from.ino, &mut state)?;
+            let row = self.row(from.ino, &state)?;
+            if !row.is_file() {
+                return Err(VfsError::Invalid);
+            }
+            let end = row.size.min(from.offset.saturating_add(len));
+            if from.offset >= end {
+                return Ok(0);
+            }
+            let range = ByteRange::new(from.offset, end);
+            if state.orphan.is_some() {
+                // Its chunks may be known to nobody else; the kernel copies by read and write instead.
+                return Err(VfsError::NotSupported);
+            }
+            let mut extents = self.view().extents(from.ino, &row, range).map_err(self.failed("copy"))?;
+            extents.retain_mut(|extent| clip(extent, range));
+            (range, extents)
+        };
+        let copied = range.len();
+        if from.ino == to.ino && ByteRange::new(to.offset, to.offset + copied).intersect(range).is_some() {
+            return Err(VfsError::Invalid);
+        }
+        let mut state = target.state.lock();
+        if state.orphan.is_some() {
+            return Err(VfsError::NotSupported);
+        }
+        let row = self.row(to.ino, &state)?;
+        if !row.is_file() {
+            return Err(VfsError::Invalid);
+        }
+        let covered = ByteRange::new(to.offset, to.offset + copied);
+        self.check_room(to.ino, &row, &state, covered, 0)?;
+        let moved = extents
+            .into_iter()
+            .map(|extent| Change::Extent(Extent { offset: extent.offset - from.offset + to.offset, ..extent }));
+        let changes = std::iter::once(Change::Hole(covered)).chain(moved).collect();
+        let size = row.size.max(covered.end);
+        let now = self.now();
+        self.change_content(to.ino, &mut state, &row, Some(covered), size, now, changes)?;
+        self.drop_privileges(to.ino, &mut state, row.mode, now, kill)?;
+        Ok(copied)
+    }
+}
+
+/// Cuts an extent to a range; false when nothing is left.
+pub(super) fn clip(extent: &mut Extent, range: ByteRange) -> bool {
+    let own = ByteRange::new(extent.offset, extent.end());
+    let Some(kept) = own.intersect(range) else { return false };
+    extent.chunk_offset += (kept.start - own.start) as u32;
+    (extent.offset, extent.len) = (kept.start, kept.len() as u32);
+    true
+}
+
+/// A file ends at 2^63 - 1 at the latest.
+fn check_end(offset: u64, len: u64) -> VfsResult<()> {
+    const _: () = assert!(CHUNK_LEN < FILE_LEN_MAX);
+    match offset.checked_add(len) {
+        Some(end) if end <= FILE_LEN_MAX => Ok(()),
+        _ => Err(VfsError::FileTooBig),
+    }
+}

@@ -1,0 +1,416 @@
+//! A volume that is open on this machine: all layers put together, from a store to the filesystem on it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::base::{Clock, Entropy, Epoch, VolumeId};
+use crate::cache::{BlockCache, CacheStats, Fetcher};
+use crate::content::{ChunkReader, ContentError, DirtyBudget, Staging, StagingOptions, UploadHealth, Uploader};
+use crate::disk::{Disk, FreeSpace};
+use crate::format::SlotNo;
+use crate::format::rows::RowKey;
+use crate::format::state::Access;
+use crate::meta::FileKeys;
+use crate::meta::commit::{CommitParts, CommitStatus, Committer, QueuedCut, RotateError};
+use crate::meta::keyring::{Keyring, Secret, StateFolder, Trust};
+use crate::meta::log::Halt;
+use crate::meta::mounting::{Leftover, MountError, MountOptions, MountedMeta, REPLICA, mount_meta};
+use crate::store::Store;
+
+use super::api::{Invalidation, KernelCache, VfsError, VfsResult};
+use super::atime::KeptAtimes;
+use super::cycle::{CutSink, Cycle, CycleOptions};
+use super::drive::{Drive, DriveOptions, DriveParts, DriveStatus, RemoteSync};
+use super::recover::Replayed;
+use super::space::{LocalSpace, MOUNT_RESERVE};
+use super::sync::FrozenCut;
+
+#[derive(Clone)]
+pub struct VolumeOptions {
+    pub state_dir: PathBuf,
+    pub cache_dir: PathBuf,
+    pub cache_bytes_max: u64,
+    /// Bytes that may wait for upload before writers wait.
+    pub staging_bytes_max: u64,
+    pub dirty_bytes_max: u64,
+    pub kdf_memory_max: u64,
+    /// For a first mount by identity.
+    pub trust: Trust,
+    pub device_name: String,
+    /// User and group of the root directory, if this is the volume's first mount.
+    pub owner: (u32, u32),
+    pub drive: DriveOptions,
+    pub cycle: CycleOptions,
+}
+
+impl VolumeOptions {
+    pub fn new(state_dir: PathBuf, cache_dir: PathBuf) -> Self {
+        Self {
+            state_dir,
+            cache_dir,
+            cache_bytes_max: 20 << 30,
+            staging_bytes_max: 20 << 30,
+            dirty_bytes_max: DirtyBudget::DEFAULT_BYTES,
+            kdf_memory_max: 4 << 30,
+            trust: Trust::Secret,
+            device_name: String::new(),
+            owner: (0, 0),
+            drive: DriveOptions::default(),
+            cycle: CycleOptions::default(),
+        }
+    }
+}
+
+/// What stands outside: the store, the local disk, time and chance.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub store: Arc<dyn Store>,
+    pub disk: Arc<dyn Disk>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub runtime: Handle,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error("the staging folder could not be opened")]
+    Content(#[from] ContentError),
+    #[error("what an earlier run left could not be done again: {0}")]
+    Replay(VfsError),
+    #[error("{0}")]
+    NoSpace(String),
+    #[error("a thread could not be started")]
+    Thread(#[from] io::Error),
+}
+
+impl OpenError {
+    fn may_be_of_replica(&self) -> bool {
+        matches!(self, Self::Replay(_) | Self::Mount(MountError::Meta(_) | MountError::Halted(Halt::Fork { .. })))
+    }
+}
+
+pub struct Volume {
+    drive: Arc<Drive>,
+    staging: Arc<Staging>,
+    cache: Arc<BlockCache>,
+    committer: Arc<Committer>,
+    cycle: Arc<Cycle>,
+    kernel: Arc<Mutex<Option<Arc<dyn KernelCache>>>>,
+    runtime: Handle,
+    opened: Opened,
+}
+
+/// What is worth telling about an opening.
+#[derive(Clone, Debug, Default)]
+pub struct Opened {
+    pub replayed: Replayed,
+    /// Why the store was not asked.
+    pub offline: Option<String>,
+    /// What of the journal could not be read.
+    pub damage: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct VolumeStatus {
+    pub drive: DriveStatus,
+    pub commits: CommitStatus,
+    pub uploads: UploadHealth,
+    pub upload_packs: u64,
+    pub upload_bytes: u64,
+    /// For how long the oldest has waited.
+    pub upload_oldest: Option<Duration>,
+    pub staged_bytes: u64,
+    pub journal_bytes: u64,
+    pub cache: CacheStats,
+    /// That reads have met since the opening.
+    pub damaged_chunks: u64,
+    /// What is to be done for the local disk, when changes are refused for want of room.
+    pub disk_full: Option<String>,
+}
+
+/// What a flush still waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remaining {
+    pub bytes: u64,
+    pub commits: usize,
+}
+
+impl Volume {
+    /// Blocks until the drive can answer. Not to be called on the runtime's own threads.
+    pub fn open(around: Surroundings, options: VolumeOptions, secret: Secret) -> Result<Self, OpenError> {
+        match Self::try_open(around.clone(), options.clone(), secret.duplicate()) {
+            // A replica that turned out to be damaged is out of the way by now: the second time it is made anew.
+            Err(error) if error.may_be_of_replica() && !options.state_dir.join(REPLICA).exists() => {
+                Self::try_open(around, options, secret)
+            }
+            opened => opened,
+        }
+    }
+
+    fn try_open(around: Surroundings, options: VolumeOptions, secret: Secret) -> Result<Self, OpenError> {
+        let Surroundings { store, disk, clock, entropy, runtime } = around;
+        let read_only = options.drive.read_only;
+        let cache = Arc::new(BlockCache::open(disk.clone(), options.cache_dir, options.cache_bytes_max));
+        let space = LocalSpace::new(FreeSpace::new(disk.clone(), options.state_dir.clone()), cache.clone());
+        if !space.has(MOUNT_RESERVE) {
+            return Err(OpenError::NoSpace(space.advice(MOUNT_RESERVE)));
+        }
+        let mounted = runtime.block_on(mount_meta(
+            store.clone(),
+            MountOptions {
+                disk: disk.clone(),
+                state_dir: &options.state_dir,
+                secret,
+                trust: options.trust,
+                kdf_memory_max: options.kdf_memory_max,
+                read_only,
+                device_name: options.device_name,
+                owner: options.owner,
+                clock: clock.clone(),
+                entropy: entropy.clone(),
+            },
+        ))?;
+        let MountedMeta { keyring, folder, identity, driver, kept, pending, leftover, offline } = mounted;
+        let Leftover { intents, referenced, runs, damage } = leftover;
+
+        let roots = keyring.roots.clone();
+        let new_pack = {
+            let pending = pending.clone();
+            Box::new(move || pending.next_pack())
+        };
+        let staging_options =
+            StagingOptions { dir: options.state_dir.join("staging"), bytes_max: options.staging_bytes_max };
+        let staging = Arc::new(Staging::open(disk.clone(), staging_options, roots.clone(), entropy.clone(), new_pack)?);
+        if !read_only {
+            let recovered = staging.recover(&referenced)?;
+            for pack in &recovered.missing {
+                tracing::error!("{pack}, which the journal refers to, is missing from the staging folder");
+            }
+        }
+        let fetcher = Fetcher::new(store.clone(), cache.clone());
+        let reader = Arc::new(ChunkReader::new(
+            keyring.volume(),
+            staging.clone(),
+            cache.clone(),
+            fetcher,
+            options.drive.read_deadline,
+        ));
+        let parts = DriveParts {
+            atimes: kept_atimes(&folder, &keyring, &entropy),
+            volume: keyring.volume(),
+            pending: pending.clone(),
+            keys: Arc::new(FileKeys::new(roots.clone(), entropy.clone())),
+            staging: staging.clone(),
+            reader,
+            budget: Arc::new(DirtyBudget::new(options.dirty_bytes_max)),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            space,
+            runtime: runtime.clone(),
+        };
+        let drive = Arc::new(Drive::new(parts, options.drive));
+        let replayed = match read_only {
+            // Nothing can be journaled: it stays for the next mount that may write.
+            true => Replayed::default(),
+            false => drive.replay(intents).map_err(OpenError::Replay)?,
+        };
+        for (incarnation, last) in runs.iter().filter(|_| !read_only) {
+            pending.journal().release(*incarnation, *last);
+        }
+
+        drive.reload_quota();
+        let kernel: Arc<Mutex<Option<Arc<dyn KernelCache>>>> = Arc::default();
+        let commit_parts = CommitParts {
+            keyring,
+            store: store.clone(),
+            read_only,
+            folder,
+            pending,
+            staging: staging.clone(),
+            uploader: Uploader::start(&runtime, staging.clone(), store.clone(), roots, entropy.clone()),
+            kept,
+            adopt: {
+                let cache = cache.clone();
+                Box::new(move |pack, path, len| cache.adopt(pack, path, len))
+            },
+            foreign: {
+                let (kernel, drive) = (kernel.clone(), drive.clone());
+                Box::new(move |rows| {
+                    drive.reload_quota();
+                    if let Some(kernel) = kernel.lock().clone() {
+                        rows.iter().for_each(|(key, _)| invalidate(kernel.as_ref(), key));
+                    }
+                })
+            },
+            halted: {
+                let drive = drive.clone();
+                Box::new(move |_| drive.refuse_changes())
+            },
+            clock,
+            entropy,
+        };
+        let committer = Arc::new(Committer::start(&runtime, commit_parts, driver, identity));
+        let cycle = Cycle::start(drive.clone(), Arc::new(Queue(committer.clone())), options.cycle)?;
+        let opened = Opened { replayed, offline, damage: damage.map(|damage| damage.to_string()) };
+        let cycle = Arc::new(cycle);
+        let remote = Remote { cycle: cycle.clone(), committer: committer.clone(), runtime: runtime.clone() };
+        drive.set_remote(Some(Arc::new(remote)));
+        Ok(Self { drive, staging, cache, committer, cycle, kernel, runtime, opened })
+    }
+
+    pub fn drive(&self) -> &Arc<Drive> {
+        &self.drive
+    }
+
+    pub fn id(&self) -> VolumeId {
+        self.drive.volume
+    }
+
+    pub fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Who is to be told of changes from elsewhere.
+    pub fn set_kernel_cache(&self, kernel: Arc<dyn KernelCache>) {
+        *self.kernel.lock() = Some(kernel);
+    }
+
+    pub fn status(&self) -> VolumeStatus {
+        let uploader = self.committer.uploader();
+        let uploading = uploader.pending();
+        VolumeStatus {
+            drive: self.drive.status(),
+            commits: self.committer.status(),
+            uploads: uploader.health(),
+            upload_packs: uploading.packs,
+            upload_bytes: uploading.bytes,
+            upload_oldest: uploading.oldest,
+            staged_bytes: self.staging.bytes(),
+            journal_bytes: self.drive.pending().journal().bytes(),
+            cache: self.cache.stats(),
+            damaged_chunks: self.drive.reader.damaged_chunks(),
+            disk_full: self.drive.space.complaint(),
+        }
+    }
+
+    pub fn remaining(&self) -> Remaining {
+        let status = self.status();
+        Remaining { bytes: status.drive.dirty_bytes + status.upload_bytes, commits: status.commits.waiting }
+    }
+
+    /// Returns once everything that was written before is in the store. `progress` is told now and then, and ends
+    /// the wait by answering false. Everything is on this machine's disk before the first time.
+    pub fn flush(&self, progress: &mut dyn FnMut(Remaining) -> bool) -> Result<(), FlushError> {
+        if self.drive.is_read_only() {
+            return Ok(());
+        }
+        self.drive.sync_all().map_err(FlushError::Local)?;
+        self.cycle.cut().map_err(FlushError::Local)?;
+        loop {
+            let idle = async { tokio::time::timeout(Duration::from_millis(200), self.committer.wait_idle()).await };
+            match self.runtime.block_on(idle) {
+                Ok(done) => return done.map_err(FlushError::Halted),
+                Err(_) if !progress(self.remaining()) => return Err(FlushError::Interrupted(self.remaining())),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Queues a commit of everything that was written before, without waiting for it.
+    pub fn cut(&self) -> VfsResult<()> {
+        if self.drive.is_read_only() { Ok(()) } else { self.cycle.cut() }
+    }
+
+    /// Gives the volume new keys, and lets all slots but `without` have them. Blocks until it is in the log.
+    pub fn rotate(&self, without: Option<SlotNo>) -> Result<Epoch, RotateError> {
+        self.runtime.block_on(self.committer.rotate(without))
+    }
+
+    /// Ends the cycle and leaves everything on this machine's disk. What the store has not got yet goes there after
+    /// the next mount.
+    pub fn close(&self) -> VfsResult<()> {
+        self.cycle.stop();
+        // It holds the cycle, which holds the drive.
+        self.drive.set_remote(None);
+        self.drive.atimes.keep();
+        if self.drive.is_read_only() { Ok(()) } else { self.drive.sync_all() }
+    }
+}
+
+/// Access times are not worth a mount that fails, nor a change that does.
+fn kept_atimes(folder: &Arc<StateFolder>, keyring: &Arc<Keyring>, entropy: &Arc<dyn Entropy>) -> KeptAtimes {
+    let accesses = folder.accesses(&keyring.state_key, keyring.volume()).unwrap_or_else(|error| {
+        tracing::warn!("the access times of earlier mounts are lost: {error}");
+        Vec::new()
+    });
+    let (folder, keyring, entropy) = (folder.clone(), keyring.clone(), entropy.clone());
+    let keep = Box::new(move |accesses: &[Access]| {
+        if let Err(error) = folder.put_accesses(&keyring.state_key, keyring.volume(), accesses, entropy.as_ref()) {
+            tracing::warn!("access times could not be kept: {error}");
+        }
+    });
+    KeptAtimes { accesses, keep }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    #[error("what was written could not be made durable on this machine: {0}")]
+    Local(VfsError),
+    #[error("{0}")]
+    Halted(String),
+    #[error("interrupted: {} bytes and {} commits are not in the store yet", .0.bytes, .0.commits)]
+    Interrupted(Remaining),
+}
+
+struct Queue(Arc<Committer>);
+
+impl CutSink for Queue {
+    fn enqueue(&self, frozen: FrozenCut) {
+        self.0.enqueue(QueuedCut { cut: frozen.cut, packs: frozen.packs });
+    }
+
+    fn waiting(&self) -> usize {
+        self.0.status().waiting
+    }
+}
+
+struct Remote {
+    cycle: Arc<Cycle>,
+    committer: Arc<Committer>,
+    runtime: Handle,
+}
+
+impl RemoteSync for Remote {
+    fn flush(&self, deadline: Duration) -> VfsResult<()> {
+        let start = Instant::now();
+        self.cycle.cut()?;
+        let rest = deadline.saturating_sub(start.elapsed());
+        let idle = async { tokio::time::timeout(rest, self.committer.wait_idle()).await };
+        match self.runtime.block_on(idle) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(VfsError::Io),
+            Err(_) => Err(VfsError::TimedOut),
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        let status = self.committer.status();
+        status.halted.is_none() && status.failing.is_none() && self.committer.uploader().health().failing.is_none()
+    }
+}
+
+fn invalidate(kernel: &dyn KernelCache, key: &[u8]) {
+    match RowKey::decode(key) {
+        Ok(RowKey::Inode(ino) | RowKey::Extents(ino, _)) => kernel.invalidate(Invalidation::Content(ino)),
+        Ok(RowKey::Xattr(ino, _)) => kernel.invalidate(Invalidation::Attributes(ino)),
+        Ok(RowKey::Dirent(parent, name)) => kernel.invalidate(Invalidation::Entry { parent, name }),
+        _ => {}
+    }
+}

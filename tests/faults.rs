@@ -1,0 +1,11 @@
+//! What breaks around a drive, and what must not break with it: the store fails, the local disk fails, objects in
+//! the store are damaged. In this process, over a store and a disk that fail as told.
+
+#[path = "faults/damage.rs"]
+mod damage;
+#[path = "faults/disk.rs"]
+mod disk;
+#[path = "support/rig.rs"]
+mod rig;
+#[path = "faults/store.rs"]
+mod store;

@@ -1,0 +1,94 @@
+//! The direction of imports: a layer names only layers before it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LAYERS: [&str; 11] =
+    ["base", "crypto", "format", "disk", "store", "cache", "content", "meta", "vfs", "fuse", "cli"];
+
+/// Crates that one layer alone may use (`meta` keeps its caches with `lru` as `cache` does).
+const SOLE_USERS: [(&str, &[&str]); 14] = [
+    ("aes_gcm", &["crypto"]),
+    ("aws_lc_rs", &["crypto"]),
+    ("argon2", &["crypto"]),
+    ("blake3", &["crypto"]),
+    ("x25519_dalek", &["crypto"]),
+    ("bip39", &["crypto"]),
+    ("hkdf", &["crypto"]),
+    ("lz4_flex", &["format"]),
+    ("object_store", &["store"]),
+    ("rusqlite", &["meta"]),
+    ("fuser", &["fuse"]),
+    ("clap", &["cli"]),
+    ("anyhow", &["cli"]),
+    ("indicatif", &["cli"]),
+];
+
+#[test]
+fn layers_import_only_downward() {
+    let mut wrong = Vec::new();
+    for (layer, file, text) in sources() {
+        for (number, line) in code_lines(&text) {
+            for (at, _) in line.match_indices("crate::") {
+                let rest = &line[at + "crate::".len()..];
+                // `use crate::{a, b}` would hide what it names.
+                assert!(!rest.starts_with('{'), "{}:{number}: name each layer in its own `use`", file.display());
+                let named: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let Some(position) = LAYERS.iter().position(|layer| *layer == named) else { continue };
+                if position > layer {
+                    wrong.push(format!("{}:{number}: {} imports {named}", file.display(), LAYERS[layer]));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports that point up:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_outside_crate_has_its_layer() {
+    let mut wrong = Vec::new();
+    for (layer, file, text) in sources() {
+        for (number, line) in code_lines(&text) {
+            for (name, users) in SOLE_USERS {
+                let named = line.match_indices(&format!("{name}::")).any(|(at, _)| {
+                    let before = line[..at].chars().next_back();
+                    // `crypto::blake3::…` is our own module of that name.
+                    before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+                        && !line[..at].ends_with("crate::crypto::")
+                        && !line[..at].ends_with("crypto::")
+                });
+                if named && !users.contains(&LAYERS[layer]) {
+                    wrong.push(format!("{}:{number}: {} uses {name}", file.display(), LAYERS[layer]));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "crates outside their layer:\n{}", wrong.join("\n"));
+}
+
+/// (layer, file, text) of each source file inside a layer.
+fn sources() -> Vec<(usize, PathBuf, String)> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for (index, layer) in LAYERS.iter().enumerate() {
+        let mut folders = vec![source.join(layer)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).expect("a layer's folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let text = fs::read_to_string(&path).expect("a source file");
+                    found.push((index, path, text));
+                }
+            }
+        }
+    }
+    assert!(found.len() > LAYERS.len(), "no sources found");
+    found
+}
+
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
