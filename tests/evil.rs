@@ -13,8 +13,8 @@
 //!    one that was led away from it refuses, and says so.
 //!
 //! Time is virtual: a wait of half a minute costs nothing, and none is skipped. `HUSHFS_EVIL_CASES` is how many cases
-//! are run, on `HUSHFS_EVIL_THREADS` threads; a failing one is shrunk, printed with its seed, and kept in
-//! `tests/evil.proptest-regressions`. `HUSHFS_EVIL_TRACE` prints each step.
+//! are run, on `HUSHFS_EVIL_THREADS` threads, drawn from `PROPTEST_RNG_SEED` if that is set; a failing one is shrunk,
+//! printed with its seed, and kept in `tests/evil.proptest-regressions`. `HUSHFS_EVIL_TRACE` prints each step.
 
 #[path = "evil/kept.rs"]
 mod kept;
@@ -29,7 +29,7 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
 
 use world::World;
 
@@ -58,18 +58,24 @@ fn whatever_the_store_does_reads_are_right_or_errors_and_the_drive_recovers() {
         ..Config::default()
     };
     let played = AtomicU64::new(0);
-    let failed = std::thread::scope(|scope| {
-        let run = || {
-            TestRunner::new(config.clone()).run(&op::case(), |ops| {
-                World::play(&ops);
-                let played = played.fetch_add(1, Ordering::Relaxed) + 1;
-                if played.is_multiple_of(100) {
-                    eprintln!("{played} cases");
-                }
-                Ok(())
-            })
+    let run = |thread: u32| {
+        let rng_seed = match config.rng_seed {
+            RngSeed::Random => RngSeed::Random,
+            // Not the same cases on each thread.
+            RngSeed::Fixed(seed) => RngSeed::Fixed(seed.wrapping_add(thread.into())),
         };
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        TestRunner::new(Config { rng_seed, ..config.clone() }).run(&op::case(), |ops| {
+            World::play(&ops);
+            let played = played.fetch_add(1, Ordering::Relaxed) + 1;
+            if played.is_multiple_of(100) {
+                eprintln!("{played} cases");
+            }
+            Ok(())
+        })
+    };
+    let failed = std::thread::scope(|scope| {
+        let run = &run;
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
         running.into_iter().find_map(|thread| thread.join().expect("a runner").err())
     });
     if let Some(error) = failed {

@@ -143,6 +143,8 @@ pub struct Sent {
     pub bytes: Bytes,
     /// Whether it is in the store.
     pub stored: bool,
+    /// Whether the device was told that it is, and nothing else.
+    pub acknowledged: bool,
 }
 
 #[derive(Default)]
@@ -395,7 +397,8 @@ impl Store for EvilStore {
         if stored {
             state.branches[branch].put(*name, bytes.clone());
         }
-        state.sent.push(Sent { device: self.device, name: *name, bytes, stored });
+        let acknowledged = lie == Some(0) || (lie.is_none() && is_free);
+        state.sent.push(Sent { device: self.device, name: *name, bytes, stored, acknowledged });
         match lie {
             Some(0) => Ok(Created::New),
             Some(1 | 2) => Ok(Created::Exists),

@@ -12,7 +12,7 @@ const fn write(name: u8, len: u32) -> Op {
     Op::Write { name, seed: 1, len }
 }
 
-pub const CASES: [(&str, &[Op]); 7] = [
+pub const CASES: [(&str, &[Op]); 8] = [
     (
         "what the store made up was kept as a local copy, and outlived its repentance",
         &[evil(Evil::FlipBit { object: 4823, bit: 0 }), Op::LoseReplica { copies: true }],
@@ -81,5 +81,9 @@ pub const CASES: [(&str, &[Op]); 7] = [
     (
         "a record that reached a fork as its device was closed: the truth is refused later, and rightly",
         &[write(1, 269), evil(Evil::Fork), Op::Cut, Op::Cut, Op::NewMachine, write(2, 1_130_925), write(3, 2_433)],
+    ),
+    (
+        "a checkpoint that was under way as a forking store repented names a record that it no longer has",
+        &[Op::Grow { seed: 166 }, write(1, 1_140_281), write(1, 26_892), Op::Kill, evil(Evil::Fork), Op::Flush],
     ),
 ];
