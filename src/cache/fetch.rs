@@ -102,7 +102,9 @@ impl Fetcher {
         planned: &mut Vec<Planned>,
     ) {
         let Some(blocks) = run else { return };
-        let future = self.shared.clone().get(pack, blocks.clone()).boxed().shared();
+        // On its own: it must end, and leave `flying`, also if nobody waits for it any more.
+        let running = tokio::spawn(self.shared.clone().get(pack, blocks.clone()));
+        let future = async move { running.await.unwrap_or(Err(FetchError::Timeout(pack))) }.boxed().shared();
         for block in blocks.clone() {
             flying.insert((pack, block), (blocks.start, future.clone()));
             planned.push(Planned::Flying(block - blocks.start, future.clone()));
@@ -208,6 +210,22 @@ mod tests {
         let blocks = fetcher.fetch(PACK, 0..3, soon()).await.expect("fetched");
         assert!(blocks[1].iter().all(|byte| *byte == 1));
         assert!(cache.get(PACK, 1).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_fetch_whose_waiter_is_gone_ends_all_the_same() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (_, cache, fetcher) = rig(dir.path()).await;
+        let mut fetch = Box::pin(fetcher.fetch(PACK, 0..4, soon()));
+        assert!(futures::poll!(&mut fetch).is_pending());
+        drop(fetch);
+        for _ in 0..100 {
+            if cache.get(PACK, 3).is_some() && fetcher.shared.flying.lock().is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the blocks are not here, and whoever wants them waits for nobody");
     }
 
     #[tokio::test]

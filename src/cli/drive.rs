@@ -341,7 +341,7 @@ fn keyring_failure(error: KeyringError) -> Failure {
         | KeyringError::OtherFingerprint { .. }
         | KeyringError::BrokenChain(_) => Code::Rollback,
         KeyringError::FingerprintNeeded | KeyringError::NoSuchSlot(_) | KeyringError::OwnSlot(_) => Code::Usage,
-        KeyringError::RotatedMeanwhile => Code::Busy,
+        KeyringError::RotatedMeanwhile | KeyringError::Rotating => Code::Busy,
         KeyringError::Busy { .. } => Code::Busy,
         KeyringError::Store(error) => return store_failure(error.clone()),
         KeyringError::Interrupted => Code::Interrupted,

@@ -7,10 +7,12 @@
 //! state, and after a fork for good, nothing is uploaded. It knows neither files nor who made the cut.
 
 use std::collections::{HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -78,6 +80,13 @@ struct Rotation {
     done: oneshot::Sender<Result<Epoch, RotateError>>,
 }
 
+#[derive(Default)]
+struct Rotations {
+    waiting: VecDeque<Rotation>,
+    /// Why there will be no more.
+    halted: Option<Halt>,
+}
+
 /// Why the volume's keys were not rotated. Nothing has changed, but for `NotCompleted`.
 #[derive(Debug, thiserror::Error)]
 pub enum RotateError {
@@ -123,7 +132,7 @@ pub struct Committer {
 struct Shared {
     parts: CommitParts,
     queue: Mutex<VecDeque<QueuedCut>>,
-    rotations: Mutex<VecDeque<Rotation>>,
+    rotations: Mutex<Rotations>,
     queued: Notify,
     status: watch::Sender<CommitStatus>,
 }
@@ -150,16 +159,21 @@ impl Committer {
             status,
         });
         let task = Task { shared: shared.clone(), driver, identity, patience: Patience::new(), noted: None };
-        Self { shared, task: runtime.spawn(task.run()) }
+        let watched = shared.clone();
+        let running = async move {
+            let outcome = AssertUnwindSafe(task.run()).catch_unwind().await;
+            watched.halt(outcome.unwrap_or(Halt::Bug));
+        };
+        Self { shared, task: runtime.spawn(running) }
     }
 
     pub fn enqueue(&self, cut: QueuedCut) {
-        let waiting = {
+        {
             let mut queue = self.shared.queue.lock();
             queue.push_back(cut);
-            queue.len()
-        };
-        self.shared.status.send_modify(|status| status.waiting = waiting);
+            // With the lock: who waits for nothing to be queued must not see an older length after a newer one.
+            self.shared.status.send_modify(|status| status.waiting = queue.len());
+        }
         self.shared.queued.notify_one();
     }
 
@@ -169,7 +183,13 @@ impl Committer {
             return Err(RotateError::ReadOnly);
         }
         let (done, outcome) = oneshot::channel();
-        self.shared.rotations.lock().push_back(Rotation { without, done });
+        {
+            let mut rotations = self.shared.rotations.lock();
+            if let Some(halt) = &rotations.halted {
+                return Err(RotateError::Halted(halt.clone()));
+            }
+            rotations.waiting.push_back(Rotation { without, done });
+        }
         self.shared.queued.notify_one();
         outcome.await.unwrap_or(Err(RotateError::Closed))
     }
@@ -199,8 +219,27 @@ impl Drop for Committer {
     }
 }
 
+impl Shared {
+    /// Nothing more is committed or uploaded, and everyone who waits for it is told.
+    fn halt(&self, halt: Halt) {
+        self.parts.uploader.hold(true);
+        tracing::error!("{halt}");
+        (self.parts.halted)(&halt);
+        let waiting = {
+            let mut rotations = self.rotations.lock();
+            rotations.halted = Some(halt.clone());
+            std::mem::take(&mut rotations.waiting)
+        };
+        for rotation in waiting {
+            // Whoever asked may be gone.
+            let _ = rotation.done.send(Err(RotateError::Halted(halt.clone())));
+        }
+        self.status.send_modify(|status| status.halted = Some(halt.to_string()));
+    }
+}
+
 impl Task {
-    async fn run(mut self) {
+    async fn run(mut self) -> Halt {
         self.note_epoch().await;
         loop {
             let next = self.shared.queue.lock().front().cloned();
@@ -220,7 +259,7 @@ impl Task {
                     }
                 }
                 None => {
-                    let rotation = self.shared.rotations.lock().pop_front();
+                    let rotation = self.shared.rotations.lock().waiting.pop_front();
                     match rotation {
                         Some(rotation) => self.rotate(rotation).await,
                         None => {
@@ -231,11 +270,7 @@ impl Task {
                 }
             };
             if let Some(halt) = halted {
-                self.shared.parts.uploader.hold(true);
-                tracing::error!("{halt}");
-                (self.shared.parts.halted)(&halt);
-                self.shared.status.send_modify(|status| status.halted = Some(halt.to_string()));
-                return;
+                return halt;
             }
         }
     }
@@ -306,6 +341,15 @@ impl Task {
 
     /// Until it is in the log, however long that takes.
     async fn append(&mut self, work: Work<'_>) -> Result<Head, Stop> {
+        let outcome = self.try_append(work).await;
+        if !matches!(outcome, Err(Stop::Halt(_))) {
+            // The store shows our history again, if it ever did not.
+            self.shared.parts.uploader.hold(false);
+        }
+        outcome
+    }
+
+    async fn try_append(&mut self, work: Work<'_>) -> Result<Head, Stop> {
         let shared = self.shared.clone();
         let incarnation = shared.parts.pending.device().incarnation;
         let (high_water, high_water_hash) = match work {
@@ -475,19 +519,15 @@ impl Task {
             // An older head that is remembered still notices a rollback below it.
             tracing::error!("the newest head could not be remembered: {error}");
         }
-        parts.uploader.hold(false);
         tracing::debug!(seq = head.seq.0, high_water = cut.cut.high_water.0, "committed");
         parts.pending.committed(cut.cut.high_water);
         parts.staging.committed(&cut.packs, &parts.adopt);
-        let waiting = {
-            let mut queue = self.shared.queue.lock();
-            queue.pop_front();
-            queue.len()
-        };
         self.patience.renew();
+        let mut queue = self.shared.queue.lock();
+        queue.pop_front();
         self.shared.status.send_modify(|status| {
             status.head = head.seq;
-            status.waiting = waiting;
+            status.waiting = queue.len();
             status.last_commit = Some(SystemTime::now());
             status.failing = None;
         });

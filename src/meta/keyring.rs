@@ -71,6 +71,11 @@ pub enum KeyringError {
     SlotRemoved(Epoch),
     #[error("another device is rotating the volume's keys just now; try again")]
     RotatedMeanwhile,
+    #[error(
+        "the volume's keys are being rotated, or a rotation was interrupted; try again, and if it stays so, \
+         `hushfs key rotate` brings it to its end"
+    )]
+    Rotating,
     #[error("there is no key slot {0}; `hushfs key ls` shows them")]
     NoSuchSlot(SlotNo),
     #[error("key slot {0} is the one that you unlocked with; use another to remove it")]

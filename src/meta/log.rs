@@ -169,6 +169,11 @@ pub enum Halt {
     Twin { seq: Seq },
     #[error("the volume's keys were rotated in record {seq}, and this device is not let in any more: {why}")]
     LockedOut { seq: Seq, why: String },
+    #[error(
+        "a fault in hushfs itself stopped its uploads, and its log says where; what was written stays on this machine: \
+         unmount and mount again"
+    )]
+    Bug,
 }
 
 /// What a machine starts from.

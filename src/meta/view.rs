@@ -171,8 +171,9 @@ impl View {
     /// Applies the record that follows the head, and in the same moment drops the generation it holds (and
     /// all before that one). None for a record that others wrote.
     pub fn absorb(&self, record: &RecordApply<'_>, committed: Option<GenerationNo>) -> Result<(), MetaError> {
-        let _moves = self.moves.lock();
         let mut prepared = self.replica.prepare(record)?;
+        // Not before: a freeze waits for it, and all changes for the freeze.
+        let _moves = self.moves.lock();
         let spilled = {
             let mut layers = self.layers.write();
             prepared.publish()?;
@@ -181,7 +182,11 @@ impl View {
         };
         prepared.tidy();
         drop(prepared);
-        self.empty_spill(spilled)
+        if let Err(error) = self.empty_spill(spilled) {
+            // The record is in the replica, and nobody reads a spilled generation that is dropped.
+            tracing::warn!(%error, "rows that are committed stay in the overlay's file");
+        }
+        Ok(())
     }
 
     /// Drops a generation, and all before it, whose rows are in the replica already.

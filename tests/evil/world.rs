@@ -346,8 +346,10 @@ impl World {
         let sent = self.evil.sent();
         let is_elsewhere = |device: usize, seq: Seq| {
             let name = ObjectName::Log(seq);
-            let mut records = sent.iter().filter(|sent| sent.device == device && sent.name == name && sent.stored);
-            records.any(|sent| self.evil.truth(&name).is_none_or(|truth| truth != sent.bytes))
+            let records = sent.iter().filter(|sent| sent.device == device && sent.name == name);
+            records
+                .filter(|sent| sent.stored || sent.acknowledged)
+                .any(|sent| self.evil.truth(&name).is_none_or(|truth| truth != sent.bytes))
         };
         sent.iter().any(|sent| match sent.name {
             ObjectName::Checkpoint(seq) => {

@@ -7,7 +7,7 @@ use super::unlock::{KeyObjects, Opened, Secret, slot_name};
 use crate::base::{Entropy, Epoch, Timestamp, VolumeId};
 use crate::crypto::{KdfParameters, Key, PublicHalf, RecoveryWords};
 use crate::format::{ObjectName, Slot, SlotKind, SlotNo, SlotPlace, VolumeObject, VolumeParameters};
-use crate::store::{Created, Store, StoreError, StoreErrorKind};
+use crate::store::{Created, Prefix, Store, StoreError, StoreErrorKind};
 
 const FIRST_SLOT: u16 = 1;
 
@@ -79,7 +79,7 @@ pub async fn change_password(
     if objects.volume.volume() != volume {
         return Err(KeyringError::OtherVolume { pinned: volume, found: objects.volume.volume() });
     }
-    let added = put_slot(store, volume, epoch, |place| {
+    let added = put_slot_unless_rotating(store, volume, epoch, |place| {
         Ok(Slot::seal_password(place, &root, password, kdf, "password", now, entropy)?)
     });
     let added = added.await?;
@@ -108,7 +108,30 @@ pub async fn add_recipient(
 ) -> Result<SlotNo, KeyringError> {
     let (epoch, root) = opened.roots.current();
     let seal = |place| Ok(Slot::seal_recipient(place, &root, public, label, now, entropy));
-    put_slot(store, opened.roots.volume(), epoch, seal).await
+    put_slot_unless_rotating(store, opened.roots.volume(), epoch, seal).await
+}
+
+/// As `put_slot`, of a volume that others may be rotating: what they took the slots of stays as it was, and this one
+/// would be deleted with the epoch.
+async fn put_slot_unless_rotating(
+    store: &dyn Store,
+    volume: VolumeId,
+    epoch: Epoch,
+    seal: impl Fn(SlotPlace) -> Result<Slot, KeyringError>,
+) -> Result<SlotNo, KeyringError> {
+    refuse_during_rotation(store, epoch).await?;
+    let number = put_slot(store, volume, epoch, seal).await?;
+    if let Err(error) = refuse_during_rotation(store, epoch).await {
+        store.delete(&ObjectName::Slot(epoch, number)).await?;
+        return Err(error);
+    }
+    Ok(number)
+}
+
+async fn refuse_during_rotation(store: &dyn Store, epoch: Epoch) -> Result<(), KeyringError> {
+    let listed = store.list(Prefix::Slots).await?;
+    let is_later = |name: &ObjectName| super::rotate::epoch_of(name).is_some_and(|of| of > epoch);
+    if listed.iter().any(is_later) { Err(KeyringError::Rotating) } else { Ok(()) }
 }
 
 /// Seals a slot for the first free number and puts it there.

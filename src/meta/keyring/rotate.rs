@@ -56,11 +56,17 @@ pub async fn prepare(
     for slot in staying {
         let slot = slot.rotate(&root, epoch, &next_root, entropy).map_err(KeyringError::Slot)?;
         let name = slot_name(&slot);
-        prepared.slots.push(name);
-        // The epoch's number is taken by whoever puts the first slot.
-        if !put_new(store, &name, &slot.encode()).await? {
-            prepared.abandon(store).await;
-            return Err(KeyringError::RotatedMeanwhile);
+        // The epoch's number is taken by whoever puts the first slot. What is there by that name is not ours to delete.
+        match put_new(store, &name, &slot.encode()).await {
+            Ok(true) => prepared.slots.push(name),
+            Ok(false) => {
+                prepared.abandon(store).await;
+                return Err(KeyringError::RotatedMeanwhile);
+            }
+            Err(error) => {
+                prepared.abandon(store).await;
+                return Err(error.into());
+            }
         }
     }
     if !keyring.roots.insert(epoch, next_root) {
@@ -113,9 +119,10 @@ impl Keyring {
         folder: &StateFolder,
         entropy: &dyn Entropy,
     ) -> Result<(), KeyringError> {
+        // First what opens the epoch: whoever is interrupted here can still mount without the store.
+        KeyObjects::fetch(store).await?.keep(folder)?;
         folder.reseal_state_key(&self.roots, &self.state_key, entropy)?;
-        folder.put_pin(&Pin::of(&self.roots)?)?;
-        KeyObjects::fetch(store).await?.keep(folder)
+        folder.put_pin(&Pin::of(&self.roots)?)
     }
 }
 
@@ -139,6 +146,12 @@ pub async fn complete(
             tracing::debug!("another device linked epoch {epoch} to the one before it");
         }
     }
+    // The old slots are the only way in if the new ones are not there.
+    let own = ObjectName::Slot(epoch, keyring.slot);
+    let bytes = store.get(&own).await?.ok_or(KeyringError::SlotRemoved(epoch))?;
+    let place = SlotPlace { volume: keyring.volume(), epoch, number: keyring.slot };
+    let slot = Slot::parse(place, &bytes).map_err(|error| KeyringError::Slot(error.into()))?;
+    slot.details(&root).map_err(KeyringError::Slot)?;
     let listed: BTreeSet<_> = store.list(Prefix::Slots).await?.into_iter().collect();
     for name in listed {
         if matches!(name, ObjectName::Slot(of, _) if of < epoch) {
@@ -148,7 +161,7 @@ pub async fn complete(
     Ok(())
 }
 
-fn epoch_of(name: &ObjectName) -> Option<Epoch> {
+pub(super) fn epoch_of(name: &ObjectName) -> Option<Epoch> {
     match name {
         ObjectName::Slot(epoch, _) | ObjectName::Chain(epoch) => Some(*epoch),
         _ => None,
