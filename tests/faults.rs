@@ -7,5 +7,7 @@ mod damage;
 mod disk;
 #[path = "support/rig.rs"]
 mod rig;
+#[path = "faults/rows.rs"]
+mod rows;
 #[path = "faults/store.rs"]
 mod store;

@@ -154,14 +154,13 @@ impl Drive {
             return Ok(());
         }
         let Some(name) = XattrName::parse(CAPABILITY) else { return Ok(()) };
-        state.capability = Some(false);
         if let Some(orphan) = &mut state.orphan {
             orphan.xattrs.retain(|(other, _)| *other != name);
-            return Ok(());
-        }
-        if self.view().xattr(ino, &name).map_err(self.failed("write"))?.is_some() {
+        } else if self.view().xattr(ino, &name).map_err(self.failed("write"))?.is_some() {
             self.submit(vec![Intent::SetXattr { ino, name, value: None, time: self.now() }])?;
         }
+        // Only once it is so: what failed is tried again by the next write.
+        state.capability = Some(false);
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::base::{ByteRange, CHUNK_LEN, ChunkId, ChunkNo, InodeId, KeyNo, Timestamp};
+use crate::base::{ByteRange, CHUNK_LEN, ChunkId, ChunkNo, InodeId, KeyNo, PackNo, Timestamp};
 use crate::content::{DirtyPiece, Room, extent};
 use crate::crypto::{Key, chunk_id};
 use crate::format::chunk::seal_chunk;
@@ -17,6 +17,14 @@ use crate::meta::Rows;
 use super::api::{FallocateMode, Kill, Place, VfsError, VfsResult, WriteReply};
 use super::drive::Drive;
 use super::node::{Ahead, Node, NodeState};
+
+/// What is to be said before the extents that cite it.
+#[derive(Default)]
+struct Facts {
+    intents: Vec<Intent>,
+    /// The pack whose row is there, or among the intents.
+    pack: Option<PackNo>,
+}
 
 impl Drive {
     pub(super) fn write_now(&self, ino: InodeId, offset: u64, data: &[u8], kill: Kill) -> VfsResult<WriteReply> {
@@ -85,41 +93,56 @@ impl Drive {
         sealed
     }
 
-    /// Seals pieces and says so in one `Write`. What could not be sealed goes back to the dirty pieces.
+    /// Seals pieces and says so in one `Write`. What no intent names in the end goes back to the dirty pieces.
     fn seal(&self, ino: InodeId, state: &mut NodeState, pieces: Vec<DirtyPiece>) -> VfsResult<()> {
         if pieces.is_empty() && state.ahead.is_none() {
             return Ok(());
         }
-        let mut intents = Vec::new();
+        let (named, sealed) = self.seal_pieces(ino, state, &pieces);
+        for piece in pieces.into_iter().skip(named) {
+            state.dirty.restore(piece);
+        }
+        if state.dirty.is_empty() && sealed.is_ok() {
+            state.ahead = None;
+        }
+        sealed
+    }
+
+    /// How many of the pieces, from the first on, are in the rows after it.
+    fn seal_pieces(&self, ino: InodeId, state: &mut NodeState, pieces: &[DirtyPiece]) -> (usize, VfsResult<()>) {
+        let row = match self.row(ino, state) {
+            Ok(row) => row,
+            Err(error) => return (0, Err(error)),
+        };
+        let key_before = state.file_key.clone();
+        let mut facts = Facts::default();
         let mut changes = Vec::new();
-        let mut failure = None;
+        let mut failure = Ok(());
         for piece in pieces {
-            let chunk = match failure {
-                None => self.chunk_for(state, &piece.data, &mut intents),
-                Some(error) => Err(error),
-            };
-            match chunk {
+            match self.chunk_for(state, &piece.data, &mut facts) {
                 Ok(chunk) => {
                     let (offset, len) = (piece.offset, piece.data.len() as u32);
                     changes.push(Change::Extent(Extent { offset, len, chunk, chunk_offset: 0 }));
                 }
                 Err(error) => {
-                    failure = Some(error);
-                    state.dirty.restore(piece);
+                    failure = Err(error);
+                    break;
                 }
             }
         }
-        let row = self.row(ino, state)?;
-        let said = self.say_write(ino, state, &row, intents, changes);
-        if said.is_err() {
-            // Nothing names these bytes now; later fsyncs must not claim them.
-            state.failed = true;
+        let named = changes.len();
+        if named == 0 && failure.is_err() {
+            state.file_key = key_before;
+            return (0, failure);
         }
-        if state.dirty.is_empty() && said.is_ok() {
-            state.ahead = None;
+        match self.say_write(ino, state, &row, facts.intents, changes) {
+            Ok(()) => (named, failure),
+            Err(error) => {
+                // The row of a key that was new went with the rest.
+                state.file_key = key_before;
+                (0, Err(error))
+            }
         }
-        said?;
-        failure.map_or(Ok(()), Err)
     }
 
     /// Puts `changes` into the rows, or into the orphan.
@@ -157,13 +180,13 @@ impl Drive {
     }
 
     /// The chunk that holds `piece`: one that is there, or a new one in staging with the facts about it.
-    fn chunk_for(&self, state: &mut NodeState, piece: &[u8], intents: &mut Vec<Intent>) -> VfsResult<ChunkNo> {
+    fn chunk_for(&self, state: &mut NodeState, piece: &[u8], facts: &mut Facts) -> VfsResult<ChunkNo> {
         let id = chunk_id(piece);
         let orphaned = state.orphan.is_some();
         if !orphaned && let Some(chunk) = self.known_chunk(&id, piece.len())? {
             return Ok(chunk);
         }
-        let (key_no, key) = self.file_key(state, intents)?;
+        let (key_no, key) = self.file_key(state, &mut facts.intents)?;
         let sealed = seal_chunk(&key, self.volume, &id, piece, self.entropy.as_ref());
         let number = self.pending.next_chunk();
         let place = self.staging.append(&sealed.bytes, number, Room::Commit).map_err(self.content_failed("write"))?;
@@ -180,14 +203,15 @@ impl Drive {
             orphan.chunks.insert(number, row);
             return Ok(number);
         }
-        // The pack's own row comes with its first chunk in the rows.
-        if self.announced_pack.lock().replace(place.pack) != Some(place.pack)
+        // The pack's own row comes with its first chunk in the rows. Asked each time: whoever sealed into it before may
+        // have failed to say so, or be about to, and twice does no harm.
+        if facts.pack.replace(place.pack) != Some(place.pack)
             && self.view().pack(place.pack).map_err(self.failed("write"))?.is_none()
         {
             let value = PackRow { name: place.name }.encode().into_boxed_slice();
-            intents.push(Intent::Fact { key: RowKey::Pack(place.pack), value });
+            facts.intents.push(Intent::Fact { key: RowKey::Pack(place.pack), value });
         }
-        intents.push(Intent::Fact { key: RowKey::Chunk(number), value: row.encode().into_boxed_slice() });
+        facts.intents.push(Intent::Fact { key: RowKey::Chunk(number), value: row.encode().into_boxed_slice() });
         Ok(number)
     }
 
@@ -251,11 +275,12 @@ impl Drive {
         now: Timestamp,
         changes: Vec<Change>,
     ) -> VfsResult<()> {
+        let row = InodeRow { size, mtime: now, ctime: now, ..row.clone() };
+        self.say_write(ino, state, &row, Vec::new(), changes)?;
+        // Only now: what could not be said changed nothing.
         if let Some(range) = discard {
             self.budget.release(state.dirty.discard(range));
         }
-        let row = InodeRow { size, mtime: now, ctime: now, ..row.clone() };
-        self.say_write(ino, state, &row, Vec::new(), changes)?;
         state.ahead = (!state.dirty.is_empty()).then_some(Ahead { size, mtime: now, ctime: now });
         Ok(())
     }

@@ -93,8 +93,6 @@ pub struct Drive {
     pub(super) atimes: Atimes,
     pub(super) quota: Quota,
     pub(super) space: LocalSpace,
-    /// The pack whose row was said last.
-    pub(super) announced_pack: Mutex<Option<PackNo>>,
     /// Packs with chunks of unlinked files, which no row may name.
     pub(super) orphan_packs: Mutex<HashMap<PackNo, PackName>>,
     next_handle: AtomicU64,
@@ -152,7 +150,6 @@ impl Drive {
             gate: RwLock::default(),
             namespace: Mutex::default(),
             nodes: NodeTable::default(),
-            announced_pack: Mutex::default(),
             orphan_packs: Mutex::default(),
             next_handle: AtomicU64::new(1),
             frozen_for_good: AtomicBool::new(false),
@@ -401,11 +398,9 @@ impl Vfs for Drive {
         self.write_waiting(ino, offset, data, kill)
     }
 
-    fn flush(&self, ino: InodeId, _handle: HandleId) -> VfsResult<()> {
-        match self.nodes.get(ino) {
-            Some(node) if node.state.lock().failed => Err(VfsError::Io),
-            _ => Ok(()),
-        }
+    /// What was written stays until it is sealed, so there is no earlier failure to report.
+    fn flush(&self, _ino: InodeId, _handle: HandleId) -> VfsResult<()> {
+        Ok(())
     }
 
     fn release(&self, ino: InodeId, handle: HandleId) {

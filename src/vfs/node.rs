@@ -37,8 +37,6 @@ pub struct NodeState {
     pub prefetch: HashMap<HandleId, Prefetch>,
     /// Handles whose reads leave the access time as it is.
     pub keep_atime: Vec<HandleId>,
-    /// A write that was acknowledged could not be kept: every later fsync says so.
-    pub failed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

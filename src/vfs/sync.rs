@@ -9,7 +9,7 @@ use crate::base::{InodeId, PackName};
 use crate::format::intent::{Change, Intent};
 use crate::meta::Cut;
 
-use super::api::{VfsError, VfsResult};
+use super::api::VfsResult;
 use super::drive::Drive;
 use super::node::NodeState;
 
@@ -39,12 +39,10 @@ impl Drive {
     fn sync_inodes(&self, wanted: impl IntoIterator<Item = InodeId>) -> VfsResult<()> {
         let mut inodes: BTreeSet<InodeId> = wanted.into_iter().collect();
         inodes.extend(self.pending.named());
-        let mut failed = false;
         for &ino in &inodes {
             let Some(node) = self.nodes.get(ino) else { continue };
             let gate = self.gate.read();
             let mut state = node.state.lock();
-            failed |= state.failed;
             if state.orphan.is_none() && unjournaled_bytes(&state) > INLINE_BYTES_MAX {
                 self.seal_all(ino, &mut state)?;
             }
@@ -74,7 +72,7 @@ impl Drive {
         if let Some(frame) = batch.append().map_err(self.failed("fsync"))? {
             self.pending.sync_journal(frame).map_err(self.failed("fsync"))?;
         }
-        if failed { Err(VfsError::Io) } else { Ok(()) }
+        Ok(())
     }
 
     /// What was written to the inode since the journal last heard of it, as bytes.
