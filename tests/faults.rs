@@ -5,6 +5,8 @@
 mod damage;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/late.rs"]
+mod late;
 #[path = "support/rig.rs"]
 mod rig;
 #[path = "faults/rows.rs"]

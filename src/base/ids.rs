@@ -122,6 +122,16 @@ impl Numbers {
     /// Inode counters start at 2: slot 0's 1 is the root directory, and 1 in every slot stays unused.
     pub const FIRST: Self = Self { inode: 2, chunk: 1, key: 1, pack: 1 };
 
+    /// The smaller of each.
+    pub fn min(self, other: Self) -> Self {
+        Self {
+            inode: self.inode.min(other.inode),
+            chunk: self.chunk.min(other.chunk),
+            key: self.key.min(other.key),
+            pack: self.pack.min(other.pack),
+        }
+    }
+
     /// The larger of each, so that no number is given out twice.
     pub fn max(self, other: Self) -> Self {
         Self {

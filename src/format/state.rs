@@ -3,7 +3,7 @@
 
 use super::codec::{FormatError, Reader, Writer};
 use super::envelope::OpenError;
-use crate::base::{Entropy, Epoch, InodeId, Timestamp, VolumeId};
+use crate::base::{DeviceSlot, Entropy, Epoch, InodeId, Numbers, Timestamp, VolumeId};
 use crate::crypto::{self, Context, Key, Kind, Roots};
 
 const KEY_WHAT: &str = "state key";
@@ -78,6 +78,27 @@ pub fn decode_accesses(bytes: &[u8]) -> Result<Vec<Access>, FormatError> {
     Ok(accesses)
 }
 
+/// A bound of the numbers that this device has given out.
+pub fn encode_numbers(bound: &Numbers) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.u8(1).varint(bound.inode).varint(bound.chunk).varint(bound.key).varint(bound.pack);
+    out.finish()
+}
+
+pub fn decode_numbers(bytes: &[u8]) -> Result<Numbers, FormatError> {
+    let mut reader = Reader::new("numbers", bytes);
+    if reader.u8()? != 1 {
+        return Err(reader.error("an unknown version"));
+    }
+    let mut counter = || match reader.varint()? {
+        counter if counter < 1 << DeviceSlot::COUNTER_BITS => Ok(counter),
+        _ => Err(reader.error("a counter over 48 bits")),
+    };
+    let bound = Numbers { inode: counter()?, chunk: counter()?, key: counter()?, pack: counter()? };
+    reader.finish()?;
+    Ok(bound)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{VOLUME, key, roots, roots_of_another_volume};
@@ -102,6 +123,17 @@ mod tests {
         assert!(decode_accesses(&bytes[..8]).is_err());
         assert!(decode_accesses(&[2, 0]).is_err());
         assert!(decode_accesses(&[1, 0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
+    }
+
+    #[test]
+    fn numbers_are_as_the_format_says() {
+        let numbers = Numbers { inode: 258, chunk: 1, key: 127, pack: 128 };
+        let bytes = encode_numbers(&numbers);
+        assert_eq!(bytes, [1, 0x82, 0x02, 1, 0x7f, 0x80, 0x01]);
+        assert_eq!(decode_numbers(&bytes).unwrap(), numbers);
+        assert!(decode_numbers(&bytes[..6]).is_err());
+        assert!(decode_numbers(&[2, 1, 1, 1, 1]).is_err());
+        assert!(decode_numbers(&[1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40, 1, 1, 1]).is_err());
     }
 
     #[test]

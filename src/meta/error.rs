@@ -37,6 +37,8 @@ pub enum MetaError {
     Sealed(&'static str, #[source] CryptoError),
     #[error("{0} that others refer to is missing: the volume's metadata is damaged")]
     MissingRow(&'static str),
+    #[error("this state folder has had as many runs as it can; mount with another one")]
+    NumbersUsedUp,
     #[error("record {seq} does not follow head {head}")]
     OutOfOrder { head: Seq, seq: Seq },
 }

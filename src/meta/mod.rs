@@ -12,6 +12,7 @@ pub mod journal;
 pub mod keyring;
 pub mod log;
 pub mod mounting;
+mod numbers;
 mod overlay;
 mod pending;
 pub mod replica;
@@ -23,6 +24,7 @@ pub mod view;
 
 pub use error::MetaError;
 pub use filekeys::{FileKey, FileKeys};
+pub use numbers::Counters;
 pub use overlay::Scratch;
 pub use pending::{Cut, DeviceIdentity, JournalBatch, Pending};
 pub use replica::Replica;

@@ -14,6 +14,7 @@ use super::keyring::{Identity, Keyring, KeyringError, Secret, StateFolder, Trust
 use super::log::{
     Event, Finished, Footprint, Halt, Head, LogMachine, Origin, Pending as PendingCommit, Start, Waiting,
 };
+use super::numbers::{self, Counters};
 use super::pending::{DeviceIdentity, Pending};
 use super::replica::{RecordApply, Replica};
 use super::rows::Rows;
@@ -203,9 +204,28 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
     let view = Arc::new(View::new(replica, &state_dir.join("overlay.db"), &keyring.state_key)?);
     let leftover = leftover(&view, replay, damage)?;
     let own = view.devices()?.into_iter().find(|(slot, _)| *slot == device.slot);
-    let next = own.map_or(Numbers::FIRST, |(_, row)| row.next);
-    let pending = Arc::new(Pending::new(view, Arc::new(journal), device, next));
+    let counters = counters(&folder, &keyring, device.slot, own.map(|(_, row)| row.next), read_only, entropy)?;
+    let pending = Arc::new(Pending::new(view, Arc::new(journal), device, counters));
     Ok(MountedMeta { keyring, folder, identity, driver, kept, pending, leftover, offline })
+}
+
+/// `logged` is what the log says of them.
+fn counters(
+    folder: &Arc<StateFolder>,
+    keyring: &Arc<Keyring>,
+    slot: DeviceSlot,
+    logged: Option<Numbers>,
+    read_only: bool,
+    entropy: Arc<dyn Entropy>,
+) -> Result<Counters, MountError> {
+    if read_only {
+        return Ok(Counters::begin(slot, Numbers::FIRST, Box::new(|_| Ok(())))?);
+    }
+    let first = numbers::first(folder, &keyring.state_key, keyring.volume(), logged)?;
+    let (folder, keyring) = (folder.clone(), keyring.clone());
+    let keep =
+        move |bound: &Numbers| numbers::put(&folder, &keyring.state_key, keyring.volume(), bound, entropy.as_ref());
+    Ok(Counters::begin(slot, first, Box::new(keep))?)
 }
 
 /// The replica as it was left, or made anew from the newest checkpoint that can be loaded.

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::error::MetaError;
 use super::journal::{FrameNo, Journal};
+use super::numbers::Counters;
 use super::overlay::Scratch;
 use super::resolve::resolve;
 use super::view::{GenerationNo, View};
@@ -36,6 +37,8 @@ pub struct Pending {
     journal: Arc<Journal>,
     device: DeviceIdentity,
     counters: Counters,
+    /// Packs are named by the incarnation's own count, from 1.
+    packs: AtomicU64,
     queue: Mutex<Queue>,
     /// Held from taking intents out of the queue until they are in the journal: frames keep their order.
     journal_order: Mutex<()>,
@@ -57,15 +60,6 @@ pub struct JournalBatch<'a> {
     _order: parking_lot::MutexGuard<'a, ()>,
 }
 
-struct Counters {
-    inode: AtomicU64,
-    chunk: AtomicU64,
-    key: AtomicU64,
-    pack: AtomicU64,
-    /// Packs are named by the incarnation's own count, from 1.
-    pack_name: AtomicU64,
-}
-
 struct Queue {
     /// Not in the journal yet. The first has number `last - len + 1`.
     intents: VecDeque<(Intent, Hash)>,
@@ -82,14 +76,7 @@ struct Queue {
 }
 
 impl Pending {
-    pub fn new(view: Arc<View>, journal: Arc<Journal>, device: DeviceIdentity, next: Numbers) -> Self {
-        let counters = Counters {
-            inode: next.inode.into(),
-            chunk: next.chunk.into(),
-            key: next.key.into(),
-            pack: next.pack.into(),
-            pack_name: 1.into(),
-        };
+    pub fn new(view: Arc<View>, journal: Arc<Journal>, device: DeviceIdentity, counters: Counters) -> Self {
         let queue = Queue {
             intents: VecDeque::new(),
             bytes: 0,
@@ -99,7 +86,8 @@ impl Pending {
             committed: IntentNo(0),
             named: HashSet::new(),
         };
-        Self { view, journal, device, counters, queue: Mutex::new(queue), journal_order: Mutex::new(()) }
+        let (queue, journal_order) = (Mutex::new(queue), Mutex::new(()));
+        Self { view, journal, device, counters, packs: 1.into(), queue, journal_order }
     }
 
     pub fn view(&self) -> &Arc<View> {
@@ -115,37 +103,25 @@ impl Pending {
     }
 
     pub fn next_inode(&self) -> InodeId {
-        InodeId(self.number(&self.counters.inode))
+        self.counters.inode()
     }
 
     pub fn next_chunk(&self) -> ChunkNo {
-        ChunkNo(self.number(&self.counters.chunk))
+        self.counters.chunk()
     }
 
     pub fn next_key(&self) -> KeyNo {
-        KeyNo(self.number(&self.counters.key))
+        self.counters.key()
     }
 
     pub fn next_pack(&self) -> (PackNo, PackName) {
-        let number = self.counters.pack_name.fetch_add(1, Ordering::Relaxed);
-        (PackNo(self.number(&self.counters.pack)), PackName { incarnation: self.device.incarnation, number })
-    }
-
-    fn number(&self, counter: &AtomicU64) -> u64 {
-        self.device.slot.number(counter.fetch_add(1, Ordering::Relaxed))
+        let number = self.packs.fetch_add(1, Ordering::Relaxed);
+        (self.counters.pack(), PackName { incarnation: self.device.incarnation, number })
     }
 
     /// Numbers that replayed intents hold must not be given out again.
     pub fn reserve_at_least(&self, next: Numbers) {
-        let counters = &self.counters;
-        for (counter, at_least) in [
-            (&counters.inode, next.inode),
-            (&counters.chunk, next.chunk),
-            (&counters.key, next.key),
-            (&counters.pack, next.pack),
-        ] {
-            counter.fetch_max(at_least, Ordering::Relaxed);
-        }
+        self.counters.skip_to(next);
     }
 
     /// Resolves the intents on top of one another and puts their rows into the view; all or none. Answers roughly how
@@ -182,6 +158,7 @@ impl Pending {
     /// Ends the active generation; None when nothing changed since the last. The caller has seen to it that
     /// no acknowledged bytes are outside the rows.
     pub fn freeze(&self) -> Result<Option<Cut>, MetaError> {
+        self.counters.reserve()?;
         let mut queue = self.queue.lock();
         if self.view.stats().active_rows == 0 {
             return Ok(None);
@@ -208,16 +185,10 @@ impl Pending {
     }
 
     fn device_row(&self) -> DeviceRow {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         DeviceRow {
             name: self.device.name.clone(),
             incarnation: self.device.incarnation,
-            next: Numbers {
-                inode: load(&self.counters.inode),
-                chunk: load(&self.counters.chunk),
-                key: load(&self.counters.key),
-                pack: load(&self.counters.pack),
-            },
+            next: self.counters.next(),
             registered: self.device.registered,
         }
     }

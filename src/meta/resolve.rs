@@ -49,6 +49,9 @@ pub enum ResolveError {
     OtherVersion { ino: InodeId, base: u64, version: u64 },
     #[error("chunk {0} has no row that covers what is cited")]
     MissingChunk(ChunkNo),
+    /// Its number is another thing's already.
+    #[error("{0:?} is there already, and says something else")]
+    OtherFact(RowKey),
     #[error("inode {ino} has no such attribute")]
     MissingXattr { ino: InodeId, name: XattrName },
     #[error("inode {0} has too many links")]
@@ -185,7 +188,12 @@ impl Work<'_> {
                 return Err(ResolveError::Invalid("a fact about the tree"));
             }
         }
-        validate(&key.encode(), value).map_err(|_| ResolveError::Invalid("a malformed fact"))?;
+        let encoded = key.encode();
+        validate(&encoded, value).map_err(|_| ResolveError::Invalid("a malformed fact"))?;
+        // A number says one thing for good: what cites it must not come to mean something else.
+        if !matches!(key, RowKey::Device(_)) && self.rows.get(&encoded)?.is_some_and(|there| there != value) {
+            return Err(ResolveError::OtherFact(key.clone()));
+        }
         self.put(key, value.to_vec());
         Ok(())
     }

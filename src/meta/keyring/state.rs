@@ -5,6 +5,7 @@
 //! pin         in the clear: which volume, and a commitment to its root key; written on first use, and after a rotation
 //! state.key   the folder's own random key, sealed under the root
 //! identity    sealed under the folder's key: slot, runs, remembered head, newest floor
+//! numbers     sealed likewise: below which inode, chunk, key and pack numbers may have been given out
 //! accesses    sealed likewise: when this device read what; it may be lost
 //! kept.*      copies of the volume object and of key slots, sealed as they are in the store
 //! journal/    staging/    kept/    replica
@@ -149,6 +150,24 @@ impl StateFolder {
         entropy: &dyn Entropy,
     ) -> Result<(), KeyringError> {
         self.write(IDENTITY, &seal_file(state_key, volume, IDENTITY, &identity.encode(), entropy))
+    }
+
+    /// The content of a state file; None: there is none.
+    pub fn sealed(&self, name: &str, state_key: &Key, volume: VolumeId) -> Result<Option<Vec<u8>>, KeyringError> {
+        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        open_file(state_key, volume, name, &bytes).map(Some).map_err(|_| self.damaged(name))
+    }
+
+    /// Durable when it returns.
+    pub fn put_sealed(
+        &self,
+        name: &str,
+        state_key: &Key,
+        volume: VolumeId,
+        plain: &[u8],
+        entropy: &dyn Entropy,
+    ) -> Result<(), KeyringError> {
+        self.write(name, &seal_file(state_key, volume, name, plain, entropy))
     }
 
     /// None were kept by a new device.

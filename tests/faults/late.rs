@@ -1,0 +1,67 @@
+//! A record that was stored, and whose answer came to nobody: the run that wrote it is gone before it could ask.
+
+use std::time::Duration;
+
+use hushfs::format::Prefix;
+use hushfs::store::{Fault, Op, Rule, StoreErrorKind};
+
+use crate::rig::{Files, Rig, eventually, noise};
+
+const OFFLINE: Fault = Fault::Fail(StoreErrorKind::Unreachable);
+
+fn rig() -> (Rig, Files) {
+    let mut rig = Rig::new();
+    // Cuts are made when the tests say so.
+    rig.adjust = |options| options.cycle.age_max = Duration::from_secs(3600);
+    let files = rig.mount();
+    files.save("old", &noise(1, 5_000)).unwrap();
+    rig.flush();
+    (rig, files)
+}
+
+/// What was written is committed, and then there is no store any more.
+fn commit_unseen(rig: &Rig) {
+    let records = rig.objects(Prefix::Log).len();
+    rig.faults.add(Rule::on(Op::Create, Fault::ApplyThenHang).under(Prefix::Log));
+    rig.volume().cut().unwrap();
+    eventually("the record is stored", || rig.objects(Prefix::Log).len() > records);
+    rig.faults.clear();
+    rig.break_store(OFFLINE);
+    assert_eq!(rig.status().commits.waiting, 1, "somebody was told");
+}
+
+fn mount_offline(rig: &mut Rig) -> Files {
+    let files = rig.mount();
+    assert!(rig.volume().opened().offline.is_some());
+    files
+}
+
+fn check(rig: &mut Rig, contents: &[(&str, &[u8])]) {
+    let all = |files: &Files, when: &str| {
+        for (name, content) in contents {
+            let found = files.read(name);
+            assert!(found.as_deref() == Ok(*content), "{when}: {name} is {:?}", found.map(|found| found.len()));
+        }
+    };
+    all(&rig.files(), "before the flush");
+    rig.flush();
+    rig.close();
+    rig.become_new_machine("two");
+    all(&rig.mount(), "elsewhere");
+}
+
+#[test]
+fn no_number_is_given_out_twice_when_a_record_was_stored_unseen() {
+    let (mut rig, files) = rig();
+    let (unsynced, synced) = (noise(2, 300_000), noise(3, 300_000));
+    files.write("unsynced", &unsynced).unwrap();
+    commit_unseen(&rig);
+    rig.kill();
+    // It cannot know of the file. What it makes now must be other files, keys, chunks and packs.
+    let files = mount_offline(&mut rig);
+    files.save("synced", &synced).unwrap();
+    rig.kill();
+    rig.faults.clear();
+    rig.mount();
+    check(&mut rig, &[("old", &noise(1, 5_000)), ("unsynced", &unsynced), ("synced", &synced)]);
+}
