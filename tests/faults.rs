@@ -11,5 +11,7 @@ mod late;
 mod rig;
 #[path = "faults/rows.rs"]
 mod rows;
+#[path = "faults/staging.rs"]
+mod staging;
 #[path = "faults/store.rs"]
 mod store;

@@ -187,6 +187,9 @@ pub struct MountArgs {
     /// Accept a volume whose password takes more than a quarter of this machine's memory to try
     #[arg(long)]
     pub allow_large_kdf: bool,
+    /// Mount although synced bytes are gone from the staging folder: zeros take their place, the log names the files
+    #[arg(long)]
+    pub accept_loss: bool,
     /// Mount options, as mount(8) has them
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,

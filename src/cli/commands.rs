@@ -283,6 +283,7 @@ fn rotate(key: KeyArgs, device: DeviceArgs, without: Option<u16>) -> Outcome {
         directory_atime: true,
         quota: None,
         allow_large_kdf: false,
+        accept_loss: false,
     };
     let busy = match block_on(drive::rotate(options, without)) {
         Err(failure) if failure.code == Code::Busy => failure,

@@ -44,6 +44,8 @@ pub struct OpenOptions {
     pub quota: Option<ByteSize>,
     /// Derive the key even if that takes more than a quarter of this machine's memory.
     pub allow_large_kdf: bool,
+    /// Mount although staged bytes are gone.
+    pub accept_loss: bool,
 }
 
 pub struct InitOptions {
@@ -101,6 +103,7 @@ pub async fn open_drive(options: OpenOptions) -> Outcome<RunningDrive> {
     volume.drive.directory_atime = options.directory_atime;
     volume.kdf_memory_max = kdf_memory_max(options.allow_large_kdf);
     volume.trust = options.trust;
+    volume.accept_loss = options.accept_loss;
     let around = Surroundings {
         store,
         disk: Arc::new(RealDisk),
@@ -306,6 +309,9 @@ fn tell(volume: &Volume) {
     }
     if let Some(damage) = &opened.damage {
         tracing::error!("{damage}");
+    }
+    for file in &opened.replayed.lost {
+        tracing::error!("{file} has zeros where synced bytes were lost from the staging folder");
     }
     if opened.replayed.intents > 0 {
         tracing::info!(

@@ -68,6 +68,7 @@ pub fn mount(args: MountArgs) -> Outcome {
         directory_atime: !chosen.no_directory_atime,
         quota: chosen.quota,
         allow_large_kdf: args.allow_large_kdf,
+        accept_loss: args.accept_loss,
         state,
     };
     let log = if args.foreground && chosen.log_file.is_none() { Log::Stderr } else { Log::File(log) };

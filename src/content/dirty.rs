@@ -15,10 +15,10 @@ mod ranges;
 use std::collections::BTreeMap;
 
 use self::chunk::Chunk;
-use self::ranges::RangeSet;
 use crate::base::{ByteRange, CHUNK_LEN};
 
 pub use self::budget::DirtyBudget;
+pub use self::ranges::RangeSet;
 
 /// A run of unsealed bytes within one aligned chunk of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

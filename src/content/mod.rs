@@ -16,7 +16,7 @@ mod staging;
 mod testing;
 mod upload;
 
-pub use dirty::{DirtyBudget, DirtyPiece, DirtyPieces};
+pub use dirty::{DirtyBudget, DirtyPiece, DirtyPieces, RangeSet};
 pub use error::ContentError;
 pub use prefetch::Prefetch;
 pub use reader::{ChunkReader, ChunkSource};

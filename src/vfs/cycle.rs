@@ -6,13 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::base::PackName;
+use crate::meta::Cut;
+
 use super::api::VfsResult;
 use super::drive::Drive;
 use super::sync::FrozenCut;
 
 /// Who commits cuts, in order.
 pub trait CutSink: Send + Sync + 'static {
-    fn enqueue(&self, cut: FrozenCut);
+    fn enqueue(&self, cut: Cut, packs: Vec<PackName>);
+    /// These packs leave staging once they are in the store, and all cuts that were queued before.
+    fn let_go(&self, packs: Vec<PackName>);
     /// Cuts that are not in the store yet.
     fn waiting(&self) -> usize;
 }
@@ -106,8 +111,12 @@ const QUEUED_BYTES_MAX: usize = 32 << 20;
 
 fn cut(drive: &Drive, sink: &dyn CutSink, cutting: &parking_lot::Mutex<()>) -> VfsResult<()> {
     let _one = cutting.lock();
-    if let Some(cut) = drive.freeze()? {
-        sink.enqueue(cut);
+    let FrozenCut { cut, packs } = drive.freeze()?;
+    match cut {
+        Some(cut) => sink.enqueue(cut, packs),
+        // No commit will come for them, and they would fill staging.
+        None if !packs.is_empty() => sink.let_go(packs),
+        None => {}
     }
     Ok(())
 }

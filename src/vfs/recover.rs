@@ -1,7 +1,10 @@
 //! After a crash: what the journal holds beyond the log is done again, under this run's own numbers, and
 //! written to the new journal before the old one is let go.
 
-use crate::base::{DeviceSlot, Numbers, Timestamp};
+use std::collections::{BTreeMap, HashSet};
+
+use crate::base::{ByteRange, ChunkNo, DeviceSlot, InodeId, Numbers, Timestamp};
+use crate::content::RangeSet;
 use crate::format::intent::{Change, Intent};
 use crate::format::rows::RowKey;
 use crate::meta::{MetaError, Rows};
@@ -12,22 +15,34 @@ use super::errors::meta_error;
 use super::node::Ahead;
 
 /// What a replay came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     pub intents: u64,
     /// Intents that no longer fit the tree: they are in the daemon's log.
     pub refused: u64,
+    /// Paths of files that have zeros now where lost bytes were.
+    pub lost: Vec<String>,
+}
+
+/// Chunks that are nowhere any more, and where files would have them.
+#[derive(Default)]
+pub struct Lost {
+    pub chunks: HashSet<ChunkNo>,
+    ranges: BTreeMap<InodeId, RangeSet>,
 }
 
 impl Drive {
-    /// Before anything else uses the drive. Staging must hold the packs that the intents name.
-    pub fn replay(&self, intents: impl IntoIterator<Item = Intent>) -> VfsResult<Replayed> {
+    /// Before anything else uses the drive. Staging or the store must hold the packs that the intents name, but for
+    /// what is lost. Durable only after the next `sync_all`.
+    pub fn replay(&self, intents: impl IntoIterator<Item = Intent>, mut lost: Lost) -> VfsResult<Replayed> {
         let mut done = Replayed::default();
         for intent in intents {
             done.intents += 1;
             self.pending.reserve_at_least(numbers_in(&intent, self.pending.device().slot));
             let applied = match intent {
-                Intent::Write { .. } => self.replay_write(intent),
+                Intent::Write { .. } => self.replay_write(intent, &mut lost),
+                // Nobody may come to refer to it.
+                Intent::Fact { key: RowKey::Chunk(chunk), .. } if lost.chunks.contains(&chunk) => Ok(()),
                 // This run's own row comes with its first cut.
                 Intent::Fact { key: RowKey::Device(_), .. } => Ok(()),
                 other => self.replay_other(other),
@@ -47,11 +62,31 @@ impl Drive {
                 }
             }
         }
-        if done.intents > 0 {
-            // One frame, so that it stands for all earlier runs or is not there.
-            self.sync_all()?;
+        for (ino, _) in lost.ranges.iter().filter(|(_, ranges)| !ranges.is_empty()) {
+            if self.view().inode(*ino).map_err(self.failed("replay of the journal"))?.is_some() {
+                done.lost.push(self.path_of(*ino));
+            }
         }
         Ok(done)
+    }
+
+    /// For people: one of the inode's paths, or its number.
+    pub(super) fn path_of(&self, ino: InodeId) -> String {
+        const DEPTH_MAX: usize = 4096;
+        let mut path = String::new();
+        let mut at = ino;
+        for _ in 0..DEPTH_MAX {
+            if at == InodeId::ROOT {
+                break;
+            }
+            let Some((parent, name)) = self.view().backrefs(at).ok().and_then(|names| names.into_iter().next()) else {
+                return format!("inode {ino}");
+            };
+            let below = if path.is_empty() { String::new() } else { format!("/{path}") };
+            path = format!("{}{below}", String::from_utf8_lossy(name.as_bytes()));
+            at = parent;
+        }
+        path
     }
 
     /// What is not a write may still change what a node has ahead of its row, or end the inode.
@@ -88,7 +123,7 @@ impl Drive {
     }
 
     /// Bytes become unsealed pieces again; extents and holes go to the rows, in the order they happened.
-    fn replay_write(&self, intent: Intent) -> Result<(), MetaError> {
+    fn replay_write(&self, intent: Intent, lost: &mut Lost) -> Result<(), MetaError> {
         let Intent::Write { ino, base: _, size, mtime, time, key, changes } = intent else { return Ok(()) };
         let Some(row) = self.view().inode(ino)? else {
             // Unlinked later in the same journal, or by the log.
@@ -101,13 +136,22 @@ impl Drive {
         for change in changes {
             match change {
                 Change::Inline { offset, data } => {
+                    lost.written(ino, ByteRange::new(offset, offset + data.len() as u64));
                     state.dirty.write(offset, &data);
                 }
                 Change::Extent(extent) => {
-                    state.dirty.discard(crate::base::ByteRange::new(extent.offset, extent.end()));
-                    said.push(Change::Extent(extent));
+                    let range = ByteRange::new(extent.offset, extent.end());
+                    state.dirty.discard(range);
+                    if lost.chunks.contains(&extent.chunk) {
+                        lost.ranges.entry(ino).or_default().insert(range);
+                        said.push(Change::Hole(range));
+                    } else {
+                        lost.written(ino, range);
+                        said.push(Change::Extent(extent));
+                    }
                 }
                 Change::Hole(range) => {
+                    lost.written(ino, range);
                     state.dirty.discard(range);
                     said.push(Change::Hole(range));
                 }
@@ -120,6 +164,14 @@ impl Drive {
         self.pending
             .submit(vec![Intent::Write { ino, base: row.version, size, mtime, time, key, changes: said }])
             .map(drop)
+    }
+}
+
+impl Lost {
+    fn written(&mut self, ino: InodeId, range: ByteRange) {
+        if let Some(ranges) = self.ranges.get_mut(&ino) {
+            ranges.remove(range);
+        }
     }
 }
 

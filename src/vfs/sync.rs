@@ -20,7 +20,8 @@ const INLINE_BYTES_MAX: u64 = 256 << 10;
 /// A cut and the packs that must be in the store before its record.
 #[derive(Debug)]
 pub struct FrozenCut {
-    pub cut: Cut,
+    /// None when nothing changed. The packs then hold nothing that rows name: only what unlinked files had written.
+    pub cut: Option<Cut>,
     pub packs: Vec<PackName>,
 }
 
@@ -95,8 +96,8 @@ impl Drive {
         }))
     }
 
-    /// Ends the active generation at one moment of the whole tree; None when nothing changed.
-    pub fn freeze(&self) -> VfsResult<Option<FrozenCut>> {
+    /// Ends the active generation at one moment of the whole tree.
+    pub fn freeze(&self) -> VfsResult<FrozenCut> {
         // Most of the work is done while others go on; what they add meanwhile is little.
         for node in self.nodes.all() {
             let _gate = self.gate.read();
@@ -120,7 +121,7 @@ impl Drive {
         let packs = self.staging.rotate();
         let cut = self.pending.freeze().map_err(self.failed("commit"))?;
         self.start_counting_anew();
-        Ok(cut.map(|cut| FrozenCut { cut, packs }))
+        Ok(FrozenCut { cut, packs })
     }
 }
 

@@ -1,5 +1,6 @@
 //! A volume that is open on this machine: all layers put together, from a store to the filesystem on it.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,28 +8,31 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
-use crate::base::{Clock, Entropy, Epoch, VolumeId};
+use crate::base::{ChunkNo, Clock, Entropy, Epoch, PackName, VolumeId};
 use crate::cache::{BlockCache, CacheStats, Fetcher};
-use crate::content::{ChunkReader, ContentError, DirtyBudget, Staging, StagingOptions, UploadHealth, Uploader};
+use crate::content::{
+    ChunkReader, ContentError, DirtyBudget, Recovered, Referenced, Staging, StagingOptions, UploadHealth, Uploader,
+};
 use crate::disk::{Disk, FreeSpace};
-use crate::format::SlotNo;
+use crate::format::pack::PackEntry;
 use crate::format::rows::RowKey;
 use crate::format::state::Access;
-use crate::meta::FileKeys;
+use crate::format::{ObjectName, SlotNo};
 use crate::meta::commit::{CommitParts, CommitStatus, Committer, QueuedCut, RotateError};
 use crate::meta::keyring::{Keyring, Secret, StateFolder, Trust};
 use crate::meta::log::Halt;
 use crate::meta::mounting::{Leftover, MountError, MountOptions, MountedMeta, REPLICA, mount_meta};
-use crate::store::Store;
+use crate::meta::{Cut, FileKeys};
+use crate::store::{Store, StoreError};
 
 use super::api::{Invalidation, KernelCache, VfsError, VfsResult};
 use super::atime::KeptAtimes;
 use super::cycle::{CutSink, Cycle, CycleOptions};
 use super::drive::{Drive, DriveOptions, DriveParts, DriveStatus, RemoteSync};
-use super::recover::Replayed;
+use super::recover::{Lost, Replayed};
 use super::space::{LocalSpace, MOUNT_RESERVE};
-use super::sync::FrozenCut;
 
 #[derive(Clone)]
 pub struct VolumeOptions {
@@ -44,6 +48,8 @@ pub struct VolumeOptions {
     pub device_name: String,
     /// User and group of the root directory, if this is the volume's first mount.
     pub owner: (u32, u32),
+    /// Mounts although staged bytes are lost: what they were is zeros then.
+    pub accept_loss: bool,
     pub drive: DriveOptions,
     pub cycle: CycleOptions,
 }
@@ -60,6 +66,7 @@ impl VolumeOptions {
             trust: Trust::Secret,
             device_name: String::new(),
             owner: (0, 0),
+            accept_loss: false,
             drive: DriveOptions::default(),
             cycle: CycleOptions::default(),
         }
@@ -84,6 +91,14 @@ pub enum OpenError {
     Content(#[from] ContentError),
     #[error("what an earlier run left could not be done again: {0}")]
     Replay(VfsError),
+    #[error(
+        "bytes that were synced on this machine are neither in the staging folder nor in the store: of {files}; nothing \
+         was changed. Bring the staging folder's files back, or mount with --accept-loss, which puts zeros in their \
+         place"
+    )]
+    Lost { files: String },
+    #[error("{pack} is missing from the staging folder, and whether the store has it is not known")]
+    NotAsked { pack: PackName, source: StoreError },
     #[error("{0}")]
     NoSpace(String),
     #[error("a thread could not be started")]
@@ -188,11 +203,10 @@ impl Volume {
         let staging_options =
             StagingOptions { dir: options.state_dir.join("staging"), bytes_max: options.staging_bytes_max };
         let staging = Arc::new(Staging::open(disk.clone(), staging_options, roots.clone(), entropy.clone(), new_pack)?);
+        let mut lost = Lost::default();
         if !read_only {
             let recovered = staging.recover(&referenced)?;
-            for pack in &recovered.missing {
-                tracing::error!("{pack}, which the journal refers to, is missing from the staging folder");
-            }
+            lost.chunks = runtime.block_on(lost_chunks(store.as_ref(), &referenced, &recovered))?;
         }
         let fetcher = Fetcher::new(store.clone(), cache.clone());
         let reader = Arc::new(ChunkReader::new(
@@ -219,8 +233,15 @@ impl Volume {
         let replayed = match read_only {
             // Nothing can be journaled: it stays for the next mount that may write.
             true => Replayed::default(),
-            false => drive.replay(intents).map_err(OpenError::Replay)?,
+            false => drive.replay(intents, lost).map_err(OpenError::Replay)?,
         };
+        if !replayed.lost.is_empty() && !options.accept_loss {
+            return Err(OpenError::Lost { files: listed(&replayed.lost) });
+        }
+        if replayed.intents > 0 {
+            // One frame, so that it stands for all earlier runs or is not there.
+            drive.sync_all().map_err(OpenError::Replay)?;
+        }
         for (incarnation, last) in runs.iter().filter(|_| !read_only) {
             pending.journal().release(*incarnation, *last);
         }
@@ -257,7 +278,14 @@ impl Volume {
             entropy,
         };
         let committer = Arc::new(Committer::start(&runtime, commit_parts, driver, identity));
-        let cycle = Cycle::start(drive.clone(), Arc::new(Queue(committer.clone())), options.cycle)?;
+        let queue = Queue {
+            committer: committer.clone(),
+            staging: staging.clone(),
+            cache: cache.clone(),
+            runtime: runtime.clone(),
+            letting_go: Mutex::default(),
+        };
+        let cycle = Cycle::start(drive.clone(), Arc::new(queue), options.cycle)?;
         let opened = Opened { replayed, offline, damage: damage.map(|damage| damage.to_string()) };
         let cycle = Arc::new(cycle);
         let remote = Remote { cycle: cycle.clone(), committer: committer.clone(), runtime: runtime.clone() };
@@ -344,6 +372,43 @@ impl Volume {
     }
 }
 
+/// Chunks that the journal refers to and that are nowhere: not staged, and not in the store either.
+async fn lost_chunks(
+    store: &dyn Store,
+    referenced: &[Referenced],
+    recovered: &Recovered,
+) -> Result<HashSet<ChunkNo>, OpenError> {
+    let cut_off: HashSet<ChunkNo> = recovered.lost.iter().copied().collect();
+    let missing: HashSet<PackName> = recovered.missing.iter().copied().collect();
+    let mut lost = HashSet::new();
+    for Referenced { name, chunks, .. } in referenced {
+        let mut unstaged =
+            chunks.iter().filter(|chunk| missing.contains(name) || cut_off.contains(&chunk.chunk)).peekable();
+        if unstaged.peek().is_none() {
+            continue;
+        }
+        let size = store.size(&ObjectName::Pack(*name)).await;
+        let stored = size.map_err(|source| OpenError::NotAsked { pack: *name, source })?.unwrap_or(0);
+        let before = lost.len();
+        let end = |chunk: &PackEntry| u64::from(chunk.offset) + u64::from(chunk.len);
+        lost.extend(unstaged.filter(|chunk| end(chunk) > stored).map(|chunk| chunk.chunk));
+        if lost.len() > before {
+            tracing::error!("{name}, which the journal refers to, is neither staged nor in the store as a whole");
+        }
+    }
+    Ok(lost)
+}
+
+/// Some of them, for a message.
+fn listed(paths: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = paths[..paths.len().min(SHOWN)].join(", ");
+    match paths.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 /// Access times are not worth a mount that fails, nor a change that does.
 fn kept_atimes(folder: &Arc<StateFolder>, keyring: &Arc<Keyring>, entropy: &Arc<dyn Entropy>) -> KeptAtimes {
     let accesses = folder.accesses(&keyring.state_key, keyring.volume()).unwrap_or_else(|error| {
@@ -369,15 +434,48 @@ pub enum FlushError {
     Interrupted(Remaining),
 }
 
-struct Queue(Arc<Committer>);
+struct Queue {
+    committer: Arc<Committer>,
+    staging: Arc<Staging>,
+    cache: Arc<BlockCache>,
+    runtime: Handle,
+    letting_go: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl CutSink for Queue {
-    fn enqueue(&self, frozen: FrozenCut) {
-        self.0.enqueue(QueuedCut { cut: frozen.cut, packs: frozen.packs });
+    fn enqueue(&self, cut: Cut, packs: Vec<PackName>) {
+        self.committer.enqueue(QueuedCut { cut, packs });
+    }
+
+    fn let_go(&self, packs: Vec<PackName>) {
+        let (committer, staging, cache) = (self.committer.clone(), self.staging.clone(), self.cache.clone());
+        let going = self.runtime.spawn(async move {
+            // Those that a queued cut names leave with it, and a drive that stopped keeps everything.
+            if committer.wait_idle().await.is_err() {
+                return;
+            }
+            committer.uploader().wait_uploaded(&packs).await;
+            let leaving = move || staging.committed(&packs, |pack, path, len| cache.adopt(pack, path, len));
+            if let Err(error) = tokio::task::spawn_blocking(leaving).await {
+                tracing::error!("uploaded packs stay in the staging folder: {error}");
+            }
+        });
+        // The newer one has all packs that are still here.
+        if let Some(before) = self.letting_go.lock().replace(going) {
+            before.abort();
+        }
     }
 
     fn waiting(&self) -> usize {
-        self.0.status().waiting
+        self.committer.status().waiting
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if let Some(going) = self.letting_go.lock().take() {
+            going.abort();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::base::ByteRange;
 
 /// Disjoint ranges that do not touch: start to end.
 #[derive(Default)]
-pub(super) struct RangeSet(BTreeMap<u64, u64>);
+pub struct RangeSet(BTreeMap<u64, u64>);
 
 impl RangeSet {
     pub fn is_empty(&self) -> bool {
