@@ -6,7 +6,7 @@
 //! Invariants: one commit at a time; a store that fails delays commits and nothing else; while the store shows an older
 //! state, and after a fork for good, nothing is uploaded. It knows neither files nor who made the cut.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -23,8 +23,10 @@ use super::keyring::{self, Identity, Keyring, KeyringError, StateFolder};
 use super::log::{Absorb, Event, Finished, Footprint, Halt, Head, Origin, Pending as PendingCommit, Waiting};
 use super::pending::{Cut, Pending};
 use super::replica::RecordApply;
-use crate::base::{Clock, Entropy, Epoch, Hash, IntentNo, PackName, Seq};
+use super::rows::{RowChanges, Rows};
+use crate::base::{Clock, Entropy, Epoch, Hash, InodeId, IntentNo, PackName, Seq};
 use crate::content::{Staging, Uploader};
+use crate::format::rows::RowKey;
 use crate::format::{NextEpoch, Record, RowChange, SlotNo, WHOLE_LEN_MAX};
 use crate::store::{Keep, Store};
 
@@ -41,6 +43,8 @@ pub struct CommitParts {
     pub adopt: Adopt,
     /// Told of rows that others changed, after they are visible here.
     pub foreign: Foreign,
+    /// Inodes with bytes that are in no rows yet: they are ours as well.
+    pub unsealed: Box<dyn Fn() -> Vec<InodeId> + Send + Sync>,
     /// Told when the drive must not change any more.
     pub halted: Box<dyn Fn(&Halt) + Send + Sync>,
     pub clock: Arc<dyn Clock>,
@@ -387,7 +391,7 @@ impl Task {
                         }
                     },
                     Ok(Need::Absorb(absorb)) => match self.absorb(work, absorb).await {
-                        Ok(Ok(disjoint)) => Event::Absorbed { disjoint },
+                        Ok(Ok(())) => Event::Absorbed { disjoint: true },
                         Ok(Err(halt)) => return Err(Stop::Halt(halt)),
                         Err(error) => {
                             self.failing(&error).await;
@@ -458,8 +462,8 @@ impl Task {
         Ok(sealing.await??.into())
     }
 
-    /// True if the record touches nothing that is pending.
-    async fn absorb(&self, work: Work<'_>, absorb: Box<Absorb>) -> Result<Result<bool, Halt>, Again> {
+    /// Applies the record, unless it touches something that is pending.
+    async fn absorb(&self, work: Work<'_>, absorb: Box<Absorb>) -> Result<Result<(), Halt>, Again> {
         let shared = self.shared.clone();
         if let Some(next) = &absorb.record.next {
             match shared.parts.keyring.follow(shared.parts.store.as_ref(), next).await {
@@ -475,17 +479,29 @@ impl Task {
             Work::Cut(cut) if is_own => Some(cut.cut.generation),
             _ => None,
         };
+        let is_earlier_run = self.identity.incarnations.contains(&absorb.record.incarnation);
         let generations: Vec<_> = self.shared.queue.lock().iter().map(|queued| queued.cut.generation).collect();
         let absorbing = tokio::task::spawn_blocking(move || {
             let view = shared.parts.pending.view();
             let Absorb { record, head, bytes, .. } = *absorb;
-            let mut disjoint = true;
             if !is_own {
-                let foreign = Footprint::of(&record.rows);
+                let unsealed = (shared.parts.unsealed)();
+                let unsealed = unsealed.into_iter().map(|ino| (RowKey::Inode(ino).encode(), None)).collect();
+                let mut ours: Vec<RowChanges> = vec![view.active_rows(), unsealed];
                 for generation in generations {
-                    disjoint &= !foreign.touches(&Footprint::of(&view.generation_rows(generation)?));
+                    ours.push(view.generation_rows(generation)?);
                 }
-                disjoint &= !foreign.touches(&Footprint::of(&view.active_rows()));
+                let foreign = Footprint::of(&record.rows);
+                ours.retain(|rows| foreign.touches(&Footprint::of(rows)));
+                if !ours.is_empty() {
+                    // Before it is applied: what is here stays what it was, over what it was made on.
+                    let seq = head.seq;
+                    let halt = match is_earlier_run {
+                        true => Halt::Twin { seq },
+                        false => Halt::Overlap { seq, files: common_files(view.as_ref(), &record.rows, &ours) },
+                    };
+                    return Ok(Err(halt));
+                }
             }
             let apply = RecordApply {
                 seq: head.seq,
@@ -502,9 +518,9 @@ impl Task {
             if !is_own {
                 (shared.parts.foreign)(&record.rows);
             }
-            Ok::<_, MetaError>(disjoint)
+            Ok::<_, MetaError>(Ok(()))
         });
-        Ok(Ok(absorbing.await??))
+        Ok(absorbing.await??)
     }
 
     /// The record is in the log and the replica: everything else may forget what it covers.
@@ -578,5 +594,33 @@ impl Task {
         });
         tracing::warn!("the log does not go on yet: {text}");
         self.patience.wait().await;
+    }
+}
+
+/// What both changed, for people.
+fn common_files(rows: &dyn Rows, foreign: &[RowChange], ours: &[RowChanges]) -> String {
+    const SHOWN: usize = 10;
+    let changed = |rows: &[RowChange]| rows.iter().flat_map(|(key, _)| inodes_in(key)).collect::<BTreeSet<_>>();
+    let own: BTreeSet<InodeId> = ours.iter().flat_map(|rows| changed(rows)).collect();
+    let foreign = changed(foreign);
+    let mut common: Vec<InodeId> = foreign.intersection(&own).copied().collect();
+    if common.is_empty() {
+        common = foreign.into_iter().collect();
+    }
+    // A directory says less than what is in it.
+    let is_dir = |ino: &InodeId| rows.inode(*ino).ok().flatten().is_some_and(|row| row.is_dir());
+    common.sort_by_key(is_dir);
+    let paths: Vec<String> = common.iter().take(SHOWN).map(|ino| rows.path_of(*ino)).collect();
+    match common.len().saturating_sub(SHOWN) {
+        0 => paths.join(", "),
+        more => format!("{} and {more} more", paths.join(", ")),
+    }
+}
+
+fn inodes_in(key: &[u8]) -> Option<InodeId> {
+    match RowKey::decode(key).ok()? {
+        RowKey::Inode(ino) | RowKey::Extents(ino, _) | RowKey::Xattr(ino, _) | RowKey::Backref(ino, ..) => Some(ino),
+        RowKey::Dirent(parent, _) => Some(parent),
+        _ => None,
     }
 }

@@ -160,6 +160,12 @@ pub enum Halt {
     Fork { seq: Seq },
     #[error("another device changed the same files in record {seq}; merging is not in this version")]
     Conflict { seq: Seq },
+    /// The same, from whoever knows the files.
+    #[error(
+        "another device changed {files} in record {seq}, and so did this one; merging is not in this version. The drive \
+         takes no more changes, and what it has not sent stays in the state folder"
+    )]
+    Overlap { seq: Seq, files: String },
     #[error("the log was trimmed up to checkpoint {checkpoint} while this drive was away; unmount and mount again")]
     Trimmed { checkpoint: Seq },
     #[error(

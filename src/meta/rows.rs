@@ -122,6 +122,22 @@ pub trait Rows {
             .collect()
     }
 
+    /// For people: one of the inode's paths, or its number where there is none.
+    fn path_of(&self, ino: InodeId) -> String {
+        const DEPTH_MAX: usize = 4096;
+        let mut names = Vec::new();
+        let mut at = ino;
+        while at != InodeId::ROOT && names.len() < DEPTH_MAX {
+            let Some((parent, name)) = self.backrefs(at).ok().and_then(|names| names.into_iter().next()) else {
+                return format!("inode {ino}");
+            };
+            names.push(String::from_utf8_lossy(name.as_bytes()).into_owned());
+            at = parent;
+        }
+        names.reverse();
+        if names.is_empty() { "/".into() } else { names.join("/") }
+    }
+
     fn chunk(&self, no: ChunkNo) -> Result<Option<ChunkRow>, MetaError> {
         self.get(&RowKey::Chunk(no).encode())?.map(|row| Ok(ChunkRow::decode(&row)?)).transpose()
     }

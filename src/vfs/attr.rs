@@ -33,6 +33,7 @@ impl Drive {
         };
         if let Some(ahead) = state.ahead {
             (row.size, row.mtime, row.ctime) = (ahead.size, ahead.mtime, ahead.ctime);
+            row.version = ahead.base;
             // Unsealed bytes take room too; where they cover sealed ones they are counted twice until sealed.
             row.allocated = (row.allocated + state.dirty.bytes()).min(row.size.max(row.allocated));
         }

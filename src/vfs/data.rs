@@ -76,7 +76,7 @@ impl Drive {
         self.drop_privileges(node.ino, state, row.mode, now, kill)?;
         state.dirty.write(offset, data);
         let size = row.size.max(offset + data.len() as u64);
-        state.ahead = Some(Ahead { size, mtime: now, ctime: now });
+        state.ahead = Some(Ahead { base: row.version, size, mtime: now, ctime: now });
         let full = state.dirty.take_full_chunks();
         if !full.is_empty() {
             self.seal(node.ino, state, full)?;
@@ -176,7 +176,11 @@ impl Drive {
             key,
             changes,
         });
-        self.submit(intents)
+        self.submit(intents)?;
+        if let Some(ahead) = &mut state.ahead {
+            ahead.base = row.version + 1;
+        }
+        Ok(())
     }
 
     /// The chunk that holds `piece`: one that is there, or a new one in staging with the facts about it.
@@ -281,7 +285,8 @@ impl Drive {
         if let Some(range) = discard {
             self.budget.release(state.dirty.discard(range));
         }
-        state.ahead = (!state.dirty.is_empty()).then_some(Ahead { size, mtime: now, ctime: now });
+        let base = row.version + 1;
+        state.ahead = (!state.dirty.is_empty()).then_some(Ahead { base, size, mtime: now, ctime: now });
         Ok(())
     }
 

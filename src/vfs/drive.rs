@@ -179,6 +179,10 @@ impl Drive {
         self.frozen_for_good.store(true, Ordering::SeqCst);
     }
 
+    pub(super) fn is_frozen_for_good(&self) -> bool {
+        self.frozen_for_good.load(Ordering::SeqCst)
+    }
+
     pub fn status(&self) -> DriveStatus {
         let dirty_files = self.nodes.all().iter().filter(|node| !node.state.lock().dirty.is_empty()).count() as u64;
         let uncut_for = self.uncut.lock().since.map(|since| since.elapsed());
@@ -199,7 +203,7 @@ impl Drive {
 
     /// Every change holds this while it lasts.
     pub(super) fn change(&self) -> VfsResult<RwLockReadGuard<'_, ()>> {
-        if self.options.read_only || self.frozen_for_good.load(Ordering::SeqCst) {
+        if self.options.read_only || self.is_frozen_for_good() {
             return Err(VfsError::ReadOnly);
         }
         // Recursive: a queued cut must not deadlock an operation that is already inside.

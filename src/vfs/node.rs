@@ -41,6 +41,9 @@ pub struct NodeState {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Ahead {
+    /// The row's version that the bytes were written over. Another device's change of the file raises it: what is here
+    /// must then not be laid over that.
+    pub base: u64,
     pub size: u64,
     pub mtime: Timestamp,
     pub ctime: Timestamp,

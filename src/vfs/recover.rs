@@ -64,29 +64,10 @@ impl Drive {
         }
         for (ino, _) in lost.ranges.iter().filter(|(_, ranges)| !ranges.is_empty()) {
             if self.view().inode(*ino).map_err(self.failed("replay of the journal"))?.is_some() {
-                done.lost.push(self.path_of(*ino));
+                done.lost.push(self.view().path_of(*ino));
             }
         }
         Ok(done)
-    }
-
-    /// For people: one of the inode's paths, or its number.
-    pub(super) fn path_of(&self, ino: InodeId) -> String {
-        const DEPTH_MAX: usize = 4096;
-        let mut path = String::new();
-        let mut at = ino;
-        for _ in 0..DEPTH_MAX {
-            if at == InodeId::ROOT {
-                break;
-            }
-            let Some((parent, name)) = self.view().backrefs(at).ok().and_then(|names| names.into_iter().next()) else {
-                return format!("inode {ino}");
-            };
-            let below = if path.is_empty() { String::new() } else { format!("/{path}") };
-            path = format!("{}{below}", String::from_utf8_lossy(name.as_bytes()));
-            at = parent;
-        }
-        path
     }
 
     /// What is not a write may still change what a node has ahead of its row, or end the inode.
@@ -160,7 +141,8 @@ impl Drive {
         let after = state.dirty.bytes();
         self.budget.reserve_over_limit(after.saturating_sub(before));
         self.budget.release(before.saturating_sub(after));
-        state.ahead = (!state.dirty.is_empty()).then_some(Ahead { size, mtime, ctime: time });
+        let base = row.version + 1;
+        state.ahead = (!state.dirty.is_empty()).then_some(Ahead { base, size, mtime, ctime: time });
         self.pending
             .submit(vec![Intent::Write { ino, base: row.version, size, mtime, time, key, changes: said }])
             .map(drop)

@@ -4,14 +4,15 @@
 //! every inode they name, so that after a crash no name or size shows without its content.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::base::{InodeId, PackName};
 use crate::format::intent::{Change, Intent};
-use crate::meta::Cut;
+use crate::meta::{Cut, Rows};
 
 use super::api::VfsResult;
 use super::drive::Drive;
-use super::node::NodeState;
+use super::node::{Ahead, Node, NodeState};
 
 /// Unsealed bytes of one inode beyond this go to staging instead of into the journal, where they would be
 /// written twice.
@@ -45,12 +46,15 @@ impl Drive {
             let gate = self.gate.read();
             let mut state = node.state.lock();
             if state.orphan.is_none() && unjournaled_bytes(&state) > INLINE_BYTES_MAX {
-                self.seal_all(ino, &mut state)?;
+                match self.seal_all(ino, &mut state) {
+                    // What can be sealed no more goes into the journal as it is.
+                    Err(error) if !self.is_overtaken(ino, &state) => return Err(error),
+                    _ => {}
+                }
             }
             drop((state, gate));
         }
         let mut batch = self.pending.journal_turn();
-        let mut unread = Ok(());
         {
             // Nothing changes while the frame's content is taken: it is one moment of the tree.
             let _gate = self.gate.write();
@@ -58,42 +62,17 @@ impl Drive {
             let mut inline = Vec::new();
             for &ino in &inodes {
                 let Some(node) = self.nodes.get(ino) else { continue };
-                let mut state = node.state.lock();
-                match self.inline_write(ino, &mut state) {
-                    Ok(write) => inline.extend(write),
-                    Err(error) => unread = Err(error),
-                }
+                inline.extend(inline_write(ino, &mut node.state.lock()));
             }
             batch.take(inline);
         }
         // From here on a failure puts back what was taken.
-        unread?;
         self.staging.sync().map_err(self.content_failed("fsync"))?;
         // Also when there was nothing left to take: whoever took it may still be writing, or have failed to.
         if let Some(frame) = batch.append().map_err(self.failed("fsync"))? {
             self.pending.sync_journal(frame).map_err(self.failed("fsync"))?;
         }
         Ok(())
-    }
-
-    /// What was written to the inode since the journal last heard of it, as bytes.
-    fn inline_write(&self, ino: InodeId, state: &mut NodeState) -> VfsResult<Option<Intent>> {
-        let Some(ahead) = state.ahead.filter(|_| state.orphan.is_none() && !state.dirty.is_journaled()) else {
-            return Ok(None);
-        };
-        let row = self.row(ino, state)?;
-        let pieces = state.dirty.unjournaled();
-        let changes = pieces.map(|(offset, bytes)| Change::Inline { offset, data: bytes.into() }).collect();
-        state.dirty.mark_journaled();
-        Ok(Some(Intent::Write {
-            ino,
-            base: row.version,
-            size: ahead.size,
-            mtime: ahead.mtime,
-            time: ahead.ctime,
-            key: None,
-            changes,
-        }))
     }
 
     /// Ends the active generation at one moment of the whole tree.
@@ -103,7 +82,7 @@ impl Drive {
             let _gate = self.gate.read();
             let mut state = node.state.lock();
             if state.orphan.is_none() || self.budget.is_above_high_water() {
-                self.seal_all(node.ino, &mut state)?;
+                self.seal_for_cut(node.ino, &mut state)?;
             }
             drop(state);
             let ino = node.ino;
@@ -114,7 +93,7 @@ impl Drive {
         for node in self.nodes.all() {
             let mut state = node.state.lock();
             if state.orphan.is_none() {
-                self.seal_all(node.ino, &mut state)?;
+                self.seal_for_cut(node.ino, &mut state)?;
             }
         }
         // Closed here, so that no pack spans two cuts.
@@ -123,6 +102,48 @@ impl Drive {
         self.start_counting_anew();
         Ok(FrozenCut { cut, packs })
     }
+
+    /// No cut goes without what it should hold. What another device's change has overtaken can never be sealed: then
+    /// nothing more is cut, and what is here stays in the journal.
+    fn seal_for_cut(&self, ino: InodeId, state: &mut NodeState) -> VfsResult<()> {
+        let sealed = self.seal_all(ino, state);
+        if sealed.is_err() && self.is_overtaken(ino, state) && !self.is_frozen_for_good() {
+            tracing::error!(
+                "{} was changed by another device while it was written here: the drive takes no more changes, and what \
+                 was written stays in the state folder; unmount and mount again",
+                self.view().path_of(ino)
+            );
+            self.refuse_changes();
+        }
+        sealed
+    }
+
+    fn is_overtaken(&self, ino: InodeId, state: &NodeState) -> bool {
+        let Some(ahead) = state.ahead.filter(|_| state.orphan.is_none()) else { return false };
+        match self.view().inode(ino) {
+            Ok(row) => row.is_none_or(|row| row.version != ahead.base),
+            Err(_) => false,
+        }
+    }
+
+    /// Inodes with bytes that no intent has said yet.
+    pub fn unsealed(&self) -> Vec<InodeId> {
+        let is_unsealed = |node: &Arc<Node>| {
+            let state = node.state.lock();
+            state.ahead.is_some() && state.orphan.is_none()
+        };
+        self.nodes.all().iter().filter(|node| is_unsealed(node)).map(|node| node.ino).collect()
+    }
+}
+
+/// What was written to the inode since the journal last heard of it, as bytes.
+fn inline_write(ino: InodeId, state: &mut NodeState) -> Option<Intent> {
+    let ahead = state.ahead.filter(|_| state.orphan.is_none() && !state.dirty.is_journaled())?;
+    let pieces = state.dirty.unjournaled();
+    let changes = pieces.map(|(offset, bytes)| Change::Inline { offset, data: bytes.into() }).collect();
+    state.dirty.mark_journaled();
+    let Ahead { base, size, mtime, ctime } = ahead;
+    Some(Intent::Write { ino, base, size, mtime, time: ctime, key: None, changes })
 }
 
 fn unjournaled_bytes(state: &NodeState) -> u64 {

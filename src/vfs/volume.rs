@@ -270,9 +270,22 @@ impl Volume {
                     }
                 })
             },
+            unsealed: {
+                let drive = drive.clone();
+                Box::new(move || drive.unsealed())
+            },
             halted: {
                 let drive = drive.clone();
-                Box::new(move |_| drive.refuse_changes())
+                Box::new(move |_| {
+                    drive.refuse_changes();
+                    // Nothing will be cut any more: what was acknowledged goes into the journal.
+                    let drive = drive.clone();
+                    tokio::task::spawn_blocking(move || {
+                        if let Err(error) = drive.sync_all() {
+                            tracing::error!("what was written last is not on this machine's disk: {error}");
+                        }
+                    });
+                })
             },
             clock,
             entropy,
