@@ -20,6 +20,7 @@ use super::answer::{self, GENERATION, TTL, guarded};
 use super::convert::{self, file_attr, ino};
 use super::credentials::{self, kill, may_set};
 use super::errno::errno;
+use super::turns::Turns;
 use super::{capabilities, listing};
 use crate::base::{InodeId, MIB, NAME_LEN_MAX};
 use crate::format::rows::mode;
@@ -35,12 +36,14 @@ const PERMISSIONS: u32 = 0o7777;
 pub struct Adapter {
     vfs: Arc<dyn Vfs>,
     runtime: Handle,
+    turns: Turns,
     forget_pages: bool,
 }
 
 impl Adapter {
     pub fn new(vfs: Arc<dyn Vfs>, runtime: Handle, forget_pages: bool) -> Self {
-        Self { vfs, runtime, forget_pages }
+        let turns = Turns::new(runtime.clone());
+        Self { vfs, runtime, turns, forget_pages }
     }
 
     /// The page cache outlives the last close: changes made elsewhere are announced. A descriptor that cannot write
@@ -56,7 +59,7 @@ impl Adapter {
     fn blocking(&self, work: impl FnOnce(&dyn Vfs) + Send + 'static) {
         let vfs = self.vfs.clone();
         // The task's end is its reply; a dropped task drops the reply, which answers EIO.
-        drop(self.runtime.spawn_blocking(move || work(&*vfs)));
+        self.turns.run(move || work(&*vfs));
     }
 
     /// Who gives a file an access list and is not in its group does not make it run as that group. The kernel says

@@ -13,6 +13,7 @@ mod listing;
 mod mounts;
 mod notifier;
 mod session;
+mod turns;
 
 pub use adapter::Adapter;
 pub use errno::errno;
