@@ -3,10 +3,14 @@
 
 #[path = "faults/damage.rs"]
 mod damage;
+#[path = "faults/devices.rs"]
+mod devices;
 #[path = "faults/disk.rs"]
 mod disk;
 #[path = "faults/late.rs"]
 mod late;
+#[path = "faults/replay.rs"]
+mod replay;
 #[path = "support/rig.rs"]
 mod rig;
 #[path = "faults/rows.rs"]

@@ -70,6 +70,10 @@ def intent(reader):
             change(reader, inline)
     elif kind == 9:
         reader.bytes(), reader.bytes()
+    elif kind == 10:
+        reader.raw(16), reader.varint()
+        for _ in range(reader.count()):
+            reader.varint(), reader.varint(), reader.time()
     else:
         raise malformed("an unknown intent")
     kept, at = b"", start

@@ -314,11 +314,7 @@ fn tell(volume: &Volume) {
         tracing::error!("{file} has zeros where synced bytes were lost from the staging folder");
     }
     if opened.replayed.intents > 0 {
-        tracing::info!(
-            "{} changes of an earlier run were done again from the journal, {} were refused",
-            opened.replayed.intents,
-            opened.replayed.refused
-        );
+        tracing::info!("{} changes of earlier runs were done again from the journal", opened.replayed.intents);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::codec::{FormatError, Reader, Writer};
 use super::rows::{Extent, RowKey, SYMLINK_LEN_MAX, XATTR_LEN_MAX, XattrName, validate};
-use crate::base::{ByteRange, CHUNK_LEN, ChunkNo, InodeId, KeyNo, Name, Timestamp};
+use crate::base::{ByteRange, CHUNK_LEN, ChunkNo, Incarnation, InodeId, IntentNo, KeyNo, Name, Timestamp};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intent {
@@ -69,12 +69,28 @@ pub enum Intent {
         key: RowKey,
         value: Box<[u8]>,
     },
+    /// Everything of an earlier run up to there was done again before this, by the run whose journal has it. It
+    /// changes no row: once the log covers it, it covers those too. `contents` are those that were written then, as they
+    /// were afterwards: what is left of the earlier run was written over them.
+    Replayed {
+        incarnation: Incarnation,
+        through: IntentNo,
+        contents: Vec<Content>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub parent: InodeId,
     pub name: Name,
+}
+
+/// What tells a file's content from another, without a look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    pub ino: InodeId,
+    pub size: u64,
+    pub mtime: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +193,12 @@ impl Intent {
             Self::Fact { key, value } => {
                 out.u8(9).bytes(&key.encode()).bytes(value);
             }
+            Self::Replayed { incarnation, through, contents } => {
+                out.u8(10).raw(&incarnation.0).varint(through.0).varint(contents.len() as u64);
+                contents.iter().for_each(|content| {
+                    out.varint(content.ino.0).varint(content.size).time(content.mtime);
+                });
+            }
         }
     }
 
@@ -245,6 +267,14 @@ impl Intent {
                 let (key, value) = (reader.bytes()?, reader.bytes()?);
                 validate(key, value)?;
                 Self::Fact { key: RowKey::decode(key)?, value: value.into() }
+            }
+            10 => {
+                let (incarnation, through) = (Incarnation(reader.array()?), IntentNo(reader.varint()?));
+                let count = reader.count()?;
+                let mut content =
+                    || Ok(Content { ino: decode_ino(reader)?, size: reader.varint()?, mtime: reader.time()? });
+                let contents = (0..count).map(|_| content()).collect::<Result<_, FormatError>>()?;
+                Self::Replayed { incarnation, through, contents }
             }
             _ => return Err(reader.error("an unknown intent")),
         })

@@ -76,6 +76,8 @@ pub struct CommitStatus {
 pub struct QueuedCut {
     pub cut: Cut,
     pub packs: Vec<PackName>,
+    /// A later cut names these packs too: until then they stay in staging.
+    pub packs_stay: bool,
 }
 
 /// A rotation that was asked for.
@@ -480,7 +482,6 @@ impl Task {
             _ => None,
         };
         let is_earlier_run = self.identity.incarnations.contains(&absorb.record.incarnation);
-        let generations: Vec<_> = self.shared.queue.lock().iter().map(|queued| queued.cut.generation).collect();
         let absorbing = tokio::task::spawn_blocking(move || {
             let view = shared.parts.pending.view();
             let Absorb { record, head, bytes, .. } = *absorb;
@@ -488,7 +489,8 @@ impl Task {
                 let unsealed = (shared.parts.unsealed)();
                 let unsealed = unsealed.into_iter().map(|ino| (RowKey::Inode(ino).encode(), None)).collect();
                 let mut ours: Vec<RowChanges> = vec![view.active_rows(), unsealed];
-                for generation in generations {
+                // After the active rows, which may be frozen at any time.
+                for generation in view.generations() {
                     ours.push(view.generation_rows(generation)?);
                 }
                 let foreign = Footprint::of(&record.rows);
@@ -537,7 +539,9 @@ impl Task {
         }
         tracing::debug!(seq = head.seq.0, high_water = cut.cut.high_water.0, "committed");
         parts.pending.committed(cut.cut.high_water);
-        parts.staging.committed(&cut.packs, &parts.adopt);
+        if !cut.packs_stay {
+            parts.staging.committed(&cut.packs, &parts.adopt);
+        }
         self.patience.renew();
         let mut queue = self.shared.queue.lock();
         queue.pop_front();

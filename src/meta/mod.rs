@@ -10,6 +10,7 @@ mod error;
 mod filekeys;
 pub mod journal;
 pub mod keyring;
+pub mod leftover;
 pub mod log;
 pub mod mounting;
 mod numbers;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use super::checkpoint::{self, CheckpointError};
 use super::driver::{LogDriver, Need, Patience};
 use super::error::MetaError;
-use super::journal::{Journal, JournalDamage, JournalError};
+use super::journal::{Journal, JournalError};
 use super::keyring::{Identity, Keyring, KeyringError, Secret, StateFolder, Trust, open_keyring};
+use super::leftover::Leftover;
 use super::log::{
     Event, Finished, Footprint, Halt, Head, LogMachine, Origin, Pending as PendingCommit, Start, Waiting,
 };
@@ -19,16 +20,10 @@ use super::pending::{DeviceIdentity, Pending};
 use super::replica::{RecordApply, Replica};
 use super::rows::Rows;
 use super::view::View;
-use crate::base::{
-    Clock, DeviceSlot, Entropy, Epoch, Hash, Incarnation, InodeId, IntentNo, Numbers, PackName, PackNo, Timestamp,
-};
-use crate::content::Referenced;
+use crate::base::{Clock, DeviceSlot, Entropy, Epoch, Hash, Incarnation, InodeId, IntentNo, Numbers, Timestamp};
 use crate::crypto::CryptoError;
 use crate::disk::Disk;
-use crate::format::intent::Intent;
-use crate::format::journal::{JournalPayload, chain};
-use crate::format::pack::PackEntry;
-use crate::format::rows::{ChunkRow, DeviceRow, InodeBody, InodeRow, PackRow, RowKey, mode};
+use crate::format::rows::{DeviceRow, InodeBody, InodeRow, RowKey, mode};
 use crate::format::{Manifest, ObjectName, Record, object_hash};
 use crate::store::{Keep, Store, StoreError};
 
@@ -62,18 +57,6 @@ pub struct MountedMeta {
     pub leftover: Leftover,
     /// Why the log could not be followed to its head: this is the state of the last time.
     pub offline: Option<String>,
-}
-
-/// What an earlier run journaled and the log does not hold.
-#[derive(Default)]
-pub struct Leftover {
-    pub intents: Vec<Intent>,
-    /// Packs that those intents refer to.
-    pub referenced: Vec<Referenced>,
-    /// Journal frames to release once the intents are journaled again.
-    pub runs: Vec<(Incarnation, IntentNo)>,
-    /// Part of the journal could not be read.
-    pub damage: Option<JournalDamage>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +185,7 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
     let journal_dir = state_dir.join("journal");
     let (journal, replay, damage) = Journal::open(disk, &journal_dir, &keyring.state_key, volume, entropy.clone())?;
     let view = Arc::new(View::new(replica, &state_dir.join("overlay.db"), &keyring.state_key)?);
-    let leftover = leftover(&view, replay, damage)?;
+    let leftover = Leftover::new(&view, replay, damage)?;
     let own = view.devices()?.into_iter().find(|(slot, _)| *slot == device.slot);
     let counters = counters(&folder, &keyring, device.slot, own.map(|(_, row)| row.next), read_only, entropy)?;
     let pending = Arc::new(Pending::new(view, Arc::new(journal), device, counters));
@@ -523,80 +506,4 @@ fn root_directory((uid, gid): (u32, u32), time: Timestamp) -> InodeRow {
         key: None,
         body: InodeBody::None,
     }
-}
-
-/// What the journal holds beyond the log. A run's intents are dropped up to the high-water that a record names for
-/// it, if the chain agrees; if not (a state folder that was copied), all are kept and done again.
-fn leftover(
-    view: &View,
-    replay: impl Iterator<Item = Result<JournalPayload, JournalError>>,
-    damage: Option<JournalDamage>,
-) -> Result<Leftover, MountError> {
-    let mut leftover = Leftover { damage, ..Leftover::default() };
-    for payload in replay {
-        let payload = payload?;
-        let covered = view.replica().high_water(&payload.incarnation)?;
-        let last = IntentNo(payload.first.0 + payload.intents.len() as u64 - 1);
-        if leftover.runs.last().is_some_and(|(earlier, _)| *earlier != payload.incarnation) {
-            // A run's first frame holds, done again, all that the log lacked of the runs before it.
-            leftover.intents.clear();
-        }
-        leftover.runs.push((payload.incarnation, last));
-        tracing::debug!(
-            run = %payload.incarnation,
-            first = payload.first.0,
-            last = last.0,
-            covered = covered.map(|(high_water, _)| high_water.0),
-            "found in the journal"
-        );
-        leftover.intents.extend(beyond(payload, covered));
-    }
-    leftover.referenced = referenced(view, &leftover.intents)?;
-    Ok(leftover)
-}
-
-fn beyond(payload: JournalPayload, covered: Option<(IntentNo, Hash)>) -> Vec<Intent> {
-    let Some((high_water, hash)) = covered else { return payload.intents };
-    let JournalPayload { first, chain_before, intents, .. } = payload;
-    if high_water.0 + 1 < first.0 {
-        return intents;
-    }
-    let dropped = (high_water.0 + 1 - first.0).min(intents.len() as u64) as usize;
-    let reached = intents[..dropped].iter().fold(chain_before, |before, intent| chain(&before, intent));
-    // Further than this payload goes: its own end proves nothing, the one that holds the number does.
-    let ends_here = high_water.0 < first.0 + intents.len() as u64;
-    if ends_here && reached != hash {
-        tracing::warn!("the log's record of an earlier run does not match this journal: all of it is done again");
-        return intents;
-    }
-    intents.into_iter().skip(dropped).collect()
-}
-
-/// The staged packs that intents name chunks in.
-fn referenced(view: &View, intents: &[Intent]) -> Result<Vec<Referenced>, MountError> {
-    let mut names: std::collections::BTreeMap<PackNo, (Option<PackName>, Vec<PackEntry>)> = Default::default();
-    for intent in intents {
-        let Intent::Fact { key, value } = intent else { continue };
-        match key {
-            RowKey::Pack(pack) => {
-                let row = PackRow::decode(value).map_err(MetaError::from)?;
-                names.entry(*pack).or_default().0 = Some(row.name);
-            }
-            RowKey::Chunk(chunk) => {
-                let row = ChunkRow::decode(value).map_err(MetaError::from)?;
-                let len = crate::format::chunk::chunk_span(&row).len() as u32;
-                names.entry(row.pack).or_default().1.push(PackEntry { chunk: *chunk, offset: row.offset, len });
-            }
-            _ => {}
-        }
-    }
-    let mut out = Vec::new();
-    for (pack, (name, chunks)) in names {
-        let name = match name {
-            Some(name) => name,
-            None => view.pack(pack)?.ok_or(MetaError::MissingRow("a pack"))?.name,
-        };
-        out.push(Referenced { pack, name, chunks });
-    }
-    Ok(out)
 }

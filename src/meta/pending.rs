@@ -19,7 +19,7 @@ use super::view::{GenerationNo, View};
 use crate::base::{
     ChunkNo, DeviceSlot, Hash, Incarnation, InodeId, IntentNo, KeyNo, Numbers, PackName, PackNo, Timestamp,
 };
-use crate::format::intent::Intent;
+use crate::format::intent::{Content, Intent};
 use crate::format::journal::{JournalPayload, chain};
 use crate::format::rows::{DeviceRow, RowKey};
 
@@ -73,6 +73,10 @@ struct Queue {
     committed: IntentNo,
     /// Inodes that queued intents name: their bytes must be in the same frame.
     named: HashSet<InodeId>,
+    /// How far earlier runs were done again into the active generation.
+    replayed: Vec<(Incarnation, IntentNo)>,
+    /// The same, by the intent that says so, until it is committed.
+    covering: VecDeque<(IntentNo, Incarnation, IntentNo)>,
 }
 
 impl Pending {
@@ -85,6 +89,8 @@ impl Pending {
             chain_before: Hash::ZERO,
             committed: IntentNo(0),
             named: HashSet::new(),
+            replayed: Vec::new(),
+            covering: VecDeque::new(),
         };
         let (queue, journal_order) = (Mutex::new(queue), Mutex::new(()));
         Self { view, journal, device, counters, packs: 1.into(), queue, journal_order }
@@ -163,6 +169,43 @@ impl Pending {
         if self.view.stats().active_rows == 0 {
             return Ok(None);
         }
+        self.end_generation(&mut queue)
+    }
+
+    /// The intents of an earlier run up to that one are in the rows, as far as the log did not have them. They stay in
+    /// that run's frames until these rows are committed.
+    pub fn note_replayed(&self, incarnation: Incarnation, through: IntentNo) {
+        let mut queue = self.queue.lock();
+        match queue.replayed.last_mut().filter(|(last, _)| *last == incarnation) {
+            Some((_, last)) => *last = through,
+            None => queue.replayed.push((incarnation, through)),
+        }
+    }
+
+    /// Ends a generation of what was done again. The payload says what that was, and must be in the journal before the
+    /// generation is committed. `contents` are those that were written in it. None when the log had all of it.
+    pub fn freeze_replayed(&self, contents: Vec<Content>) -> Result<Option<(Cut, JournalPayload)>, MetaError> {
+        self.counters.reserve()?;
+        let mut queue = self.queue.lock();
+        // In the frames of the runs that they are from.
+        queue.forget_queued();
+        let replayed = std::mem::take(&mut queue.replayed);
+        if self.view.stats().active_rows == 0 {
+            replayed.into_iter().for_each(|(incarnation, through)| self.journal.release(incarnation, through));
+            return Ok(None);
+        }
+        let mut contents = Some(contents);
+        for (incarnation, through) in replayed {
+            let contents = contents.take().unwrap_or_default();
+            queue.push(Intent::Replayed { incarnation, through, contents });
+            let covering = (queue.last, incarnation, through);
+            queue.covering.push_back(covering);
+        }
+        let cut = self.end_generation(&mut queue)?;
+        Ok(cut.zip(queue.take(self.device.incarnation)))
+    }
+
+    fn end_generation(&self, queue: &mut Queue) -> Result<Option<Cut>, MetaError> {
         let fact = Intent::Fact {
             key: RowKey::Device(self.device.slot),
             value: self.device_row().encode().into_boxed_slice(),
@@ -180,7 +223,13 @@ impl Pending {
 
     /// The log holds everything up to `high_water`: the journal and the queue may forget it.
     pub fn committed(&self, high_water: IntentNo) {
-        self.queue.lock().forget_through(high_water);
+        let covered = {
+            let mut queue = self.queue.lock();
+            queue.forget_through(high_water);
+            let covered = queue.covering.iter().take_while(|(by, ..)| *by <= high_water).count();
+            queue.covering.drain(..covered).collect::<Vec<_>>()
+        };
+        covered.into_iter().for_each(|(_, incarnation, through)| self.journal.release(incarnation, through));
         self.journal.release(self.device.incarnation, high_water);
     }
 
@@ -199,14 +248,7 @@ impl JournalBatch<'_> {
     pub fn take(&mut self, inline: Vec<Intent>) {
         let mut queue = self.pending.queue.lock();
         inline.into_iter().for_each(|intent| queue.push(intent));
-        let first = IntentNo(queue.last.0 + 1 - queue.intents.len() as u64);
-        let chain_before = std::mem::replace(&mut queue.chain_before, Hash::ZERO);
-        queue.chain_before = queue.chain;
-        queue.bytes = 0;
-        queue.named.clear();
-        let intents: Vec<_> = std::mem::take(&mut queue.intents).into_iter().map(|(intent, _)| intent).collect();
-        let incarnation = self.pending.device.incarnation;
-        self.payload = (!intents.is_empty()).then_some(JournalPayload { incarnation, first, chain_before, intents });
+        self.payload = queue.take(self.pending.device.incarnation);
     }
 
     /// Hands the frame to the journal. Packs that it names must be on disk by now. Returns the newest frame, which is
@@ -240,6 +282,22 @@ impl Queue {
         self.bytes += rough_len(&intent);
         name_inodes(&intent, &mut self.named);
         self.intents.push_back((intent, self.chain));
+    }
+
+    /// All that is queued, for the journal.
+    fn take(&mut self, incarnation: Incarnation) -> Option<JournalPayload> {
+        let first = IntentNo(self.last.0 + 1 - self.intents.len() as u64);
+        let chain_before = self.chain_before;
+        let intents: Vec<_> = std::mem::take(&mut self.intents).into_iter().map(|(intent, _)| intent).collect();
+        self.forget_queued();
+        (!intents.is_empty()).then_some(JournalPayload { incarnation, first, chain_before, intents })
+    }
+
+    fn forget_queued(&mut self) {
+        self.intents.clear();
+        self.chain_before = self.chain;
+        self.bytes = 0;
+        self.named.clear();
     }
 
     /// What was taken last, before what has come since.
@@ -288,7 +346,7 @@ fn name_inodes(intent: &Intent, named: &mut HashSet<InodeId>) {
             named.insert(*ino);
         }
         Intent::Exchange { a_ino, b_ino, .. } => named.extend([*a_ino, *b_ino]),
-        Intent::Unlink { .. } | Intent::SetXattr { .. } | Intent::Fact { .. } => {}
+        Intent::Unlink { .. } | Intent::SetXattr { .. } | Intent::Fact { .. } | Intent::Replayed { .. } => {}
     }
 }
 

@@ -85,6 +85,7 @@ pub fn resolve(intent: &Intent, rows: &dyn Rows) -> Result<RowChanges, ResolveEr
             work.write(*ino, &write)?;
         }
         Intent::Fact { key, value } => work.fact(key, value)?,
+        Intent::Replayed { .. } => {}
     }
     Ok(work.finish())
 }

@@ -162,6 +162,11 @@ impl View {
         }
     }
 
+    /// Those that are frozen and not committed.
+    pub fn generations(&self) -> Vec<GenerationNo> {
+        self.layers.read().frozen.iter().map(|generation| generation.no).collect()
+    }
+
     /// The rows of no generation yet, sorted.
     pub fn active_rows(&self) -> RowChanges {
         let layers = self.layers.read();

@@ -1,27 +1,45 @@
-//! After a crash: what the journal holds beyond the log is done again, under this run's own numbers, and
-//! written to the new journal before the old one is let go.
+//! After a crash: what the journal holds beyond the log is done again, under this run's own numbers. It stays in the
+//! journal where it is until the log has it.
+//!
+//! Invariants: all of it fits, or the drive is not opened; memory and records stay small, however much it is. What
+//! other devices did meanwhile is not merged, and never written over.
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::base::{ByteRange, ChunkNo, DeviceSlot, InodeId, Numbers, Timestamp};
+use crate::base::{ByteRange, ChunkNo, DeviceSlot, InodeId, Name, Numbers, PackName, Timestamp};
 use crate::content::RangeSet;
-use crate::format::intent::{Change, Intent};
+use crate::format::intent::{Change, Content, Intent};
+use crate::format::journal::JournalPayload;
 use crate::format::rows::RowKey;
-use crate::meta::{MetaError, Rows};
+use crate::meta::leftover::Leftover;
+use crate::meta::resolve::ResolveError;
+use crate::meta::{Cut, MetaError, Rows};
 
 use super::api::VfsResult;
 use super::drive::Drive;
 use super::errors::meta_error;
 use super::node::Ahead;
 
-/// What a replay came to.
+/// Roughly, in bytes of intents: a record is far from the longest that devices read.
+const GENERATION_BYTES: u64 = 8 << 20;
+
+/// What a replay came to, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     pub intents: u64,
-    /// Intents that no longer fit the tree: they are in the daemon's log.
-    pub refused: u64,
     /// Paths of files that have zeros now where lost bytes were.
     pub lost: Vec<String>,
+}
+
+/// A replay: nothing of it is to be seen outside before `Drive::keep_replay`.
+#[derive(Default)]
+pub struct Replay {
+    pub done: Replayed,
+    /// What did not fit the tree, by path. With any of them the rest must not be kept.
+    pub refused: Vec<String>,
+    /// To be committed in this order.
+    pub cuts: Vec<(Cut, Vec<PackName>)>,
+    frames: Vec<JournalPayload>,
 }
 
 /// Chunks that are nowhere any more, and where files would have them.
@@ -33,45 +51,126 @@ pub struct Lost {
 
 impl Drive {
     /// Before anything else uses the drive. Staging or the store must hold the packs that the intents name, but for
-    /// what is lost. Durable only after the next `sync_all`.
-    pub fn replay(&self, intents: impl IntoIterator<Item = Intent>, mut lost: Lost) -> VfsResult<Replayed> {
-        let mut done = Replayed::default();
-        for intent in intents {
-            done.intents += 1;
-            self.pending.reserve_at_least(numbers_in(&intent, self.pending.device().slot));
-            let applied = match intent {
-                Intent::Write { .. } => self.replay_write(intent, &mut lost),
-                // Nobody may come to refer to it.
-                Intent::Fact { key: RowKey::Chunk(chunk), .. } if lost.chunks.contains(&chunk) => Ok(()),
-                // This run's own row comes with its first cut.
-                Intent::Fact { key: RowKey::Device(_), .. } => Ok(()),
-                other => self.replay_other(other),
-            };
-            match applied {
-                Ok(()) => {}
-                Err(error @ MetaError::Resolve(_)) => {
-                    done.refused += 1;
-                    tracing::error!("a change from before the crash no longer fits the tree: {error}");
+    /// what is lost.
+    pub fn replay(&self, leftover: &Leftover, mut lost: Lost) -> VfsResult<Replay> {
+        let mut replay = Replay::default();
+        let (mut written, mut lately) = (HashSet::new(), HashSet::new());
+        let mut bytes = 0;
+        for part in leftover.parts() {
+            let part = part.map_err(|error| meta_error("replay of the journal", &error.into()))?;
+            for intent in part.intents {
+                replay.done.intents += 1;
+                self.pending.reserve_at_least(numbers_in(&intent, self.pending.device().slot));
+                if let Intent::Write { ino, .. } = &intent {
+                    lately.insert(*ino);
                 }
-                Err(error) => return Err(meta_error("replay of the journal", &error)),
+                let place = place_of(&intent);
+                match self.replay_one(intent, leftover, &mut lost, &mut written) {
+                    Ok(more) => bytes += more,
+                    Err(MetaError::Resolve(error)) => {
+                        let place = self.path_at(place);
+                        tracing::error!("a change of {place} from before does not fit the tree any more: {error}");
+                        if !replay.refused.contains(&place) {
+                            replay.refused.push(place);
+                        }
+                    }
+                    Err(error) => return Err(meta_error("replay of the journal", &error)),
+                }
+                // A long journal must not fill memory with bytes.
+                if self.budget.is_above_high_water() {
+                    for node in self.nodes.all() {
+                        self.seal_all(node.ino, &mut node.state.lock())?;
+                    }
+                }
             }
-            // A long journal must not fill memory with bytes.
-            if self.budget.is_above_high_water() {
-                for node in self.nodes.all() {
-                    self.seal_all(node.ino, &mut node.state.lock())?;
-                }
+            self.pending.note_replayed(part.incarnation, part.last);
+            if bytes >= GENERATION_BYTES && replay.refused.is_empty() {
+                self.end_replayed(&mut replay, std::mem::take(&mut lately))?;
+                bytes = 0;
             }
         }
         for (ino, _) in lost.ranges.iter().filter(|(_, ranges)| !ranges.is_empty()) {
             if self.view().inode(*ino).map_err(self.failed("replay of the journal"))?.is_some() {
-                done.lost.push(self.view().path_of(*ino));
+                replay.done.lost.push(self.view().path_of(*ino));
             }
         }
-        Ok(done)
+        if replay.refused.is_empty() {
+            self.end_replayed(&mut replay, lately)?;
+        }
+        Ok(replay)
+    }
+
+    /// Makes it durable how far the replay came; its cuts may be committed after that.
+    pub fn keep_replay(&self, replay: &mut Replay) -> VfsResult<()> {
+        let failed = self.failed("replay of the journal");
+        let mut last = None;
+        for payload in replay.frames.drain(..) {
+            last = Some(self.pending.journal().append(payload).map_err(|error| failed(error.into()))?);
+        }
+        last.map_or(Ok(()), |frame| self.pending.sync_journal(frame).map_err(failed))
+    }
+
+    /// `written` are the files that were written in it.
+    fn end_replayed(&self, replay: &mut Replay, written: HashSet<InodeId>) -> VfsResult<()> {
+        let content = |ino: InodeId| match self.view().inode(ino) {
+            Ok(row) => row.map(|row| Ok(Content { ino, size: row.size, mtime: row.mtime })),
+            Err(error) => Some(Err(error)),
+        };
+        let (ended, packs) = self.freeze_by(|| {
+            let contents = written.into_iter().filter_map(content).collect::<Result<_, MetaError>>()?;
+            self.pending.freeze_replayed(contents)
+        })?;
+        if let Some((cut, frame)) = ended {
+            replay.cuts.push((cut, packs));
+            replay.frames.push(frame);
+        }
+        Ok(())
+    }
+
+    /// Answers roughly how many bytes it is.
+    fn replay_one(
+        &self,
+        intent: Intent,
+        leftover: &Leftover,
+        lost: &mut Lost,
+        written: &mut HashSet<InodeId>,
+    ) -> Result<u64, MetaError> {
+        match intent {
+            Intent::Write { ino, base, .. } => {
+                // Of several only the first: the others lie over what was done again just now.
+                if written.insert(ino) {
+                    self.check_base(ino, base, leftover)?;
+                }
+                self.replay_write(intent, lost)
+            }
+            // Nobody may come to refer to it.
+            Intent::Fact { key: RowKey::Chunk(chunk), .. } if lost.chunks.contains(&chunk) => Ok(0),
+            // This run's own row comes with each cut, and so does what it says of earlier runs.
+            Intent::Fact { key: RowKey::Device(_), .. } | Intent::Replayed { .. } => Ok(0),
+            other => self.replay_other(other),
+        }
+    }
+
+    /// The file is as it was when these bytes were written to it, or as a record made it that had the same.
+    fn check_base(&self, ino: InodeId, base: u64, leftover: &Leftover) -> Result<(), MetaError> {
+        let row = self.view().inode(ino)?.ok_or(ResolveError::Missing(ino))?;
+        if row.version == base || leftover.logged.get(&ino) == Some(&(row.size, row.mtime)) {
+            return Ok(());
+        }
+        Err(ResolveError::OtherVersion { ino, base, version: row.version }.into())
+    }
+
+    fn path_at(&self, (ino, name): (InodeId, Option<Name>)) -> String {
+        let path = self.view().path_of(ino);
+        match name.map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned()) {
+            Some(name) if ino == InodeId::ROOT => name,
+            Some(name) => format!("{path}/{name}"),
+            None => path,
+        }
     }
 
     /// What is not a write may still change what a node has ahead of its row, or end the inode.
-    fn replay_other(&self, intent: Intent) -> Result<(), MetaError> {
+    fn replay_other(&self, intent: Intent) -> Result<u64, MetaError> {
         let (changed, mtime, time) = match &intent {
             Intent::Unlink { ino, time, .. } | Intent::Link { ino, time, .. } | Intent::SetXattr { ino, time, .. } => {
                 (vec![*ino], None, *time)
@@ -81,11 +180,11 @@ impl Drive {
             }
             Intent::Exchange { a_ino, b_ino, time, .. } => (vec![*a_ino, *b_ino], None, *time),
             Intent::SetAttr { ino, set, time } => (vec![*ino], set.mtime, *time),
-            Intent::Create { .. } | Intent::Write { .. } | Intent::Fact { .. } => {
+            Intent::Create { .. } | Intent::Write { .. } | Intent::Fact { .. } | Intent::Replayed { .. } => {
                 (Vec::new(), None, Timestamp::default())
             }
         };
-        self.pending.submit(vec![intent])?;
+        let bytes = self.pending.submit(vec![intent])?;
         for ino in changed {
             let Some(node) = self.nodes.get(ino) else { continue };
             let mut state = node.state.lock();
@@ -100,16 +199,13 @@ impl Drive {
             drop(node);
             self.settle(ino);
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Bytes become unsealed pieces again; extents and holes go to the rows, in the order they happened.
-    fn replay_write(&self, intent: Intent, lost: &mut Lost) -> Result<(), MetaError> {
-        let Intent::Write { ino, base: _, size, mtime, time, key, changes } = intent else { return Ok(()) };
-        let Some(row) = self.view().inode(ino)? else {
-            // Unlinked later in the same journal, or by the log.
-            return Ok(());
-        };
+    fn replay_write(&self, intent: Intent, lost: &mut Lost) -> Result<u64, MetaError> {
+        let Intent::Write { ino, base: _, size, mtime, time, key, changes } = intent else { return Ok(0) };
+        let row = self.view().inode(ino)?.ok_or(ResolveError::Missing(ino))?;
         let node = self.nodes.get_or_insert(ino);
         let mut state = node.state.lock();
         let before = state.dirty.bytes();
@@ -143,9 +239,7 @@ impl Drive {
         self.budget.release(before.saturating_sub(after));
         let base = row.version + 1;
         state.ahead = (!state.dirty.is_empty()).then_some(Ahead { base, size, mtime, ctime: time });
-        self.pending
-            .submit(vec![Intent::Write { ino, base: row.version, size, mtime, time, key, changes: said }])
-            .map(drop)
+        self.pending.submit(vec![Intent::Write { ino, base: row.version, size, mtime, time, key, changes: said }])
     }
 }
 
@@ -154,6 +248,19 @@ impl Lost {
         if let Some(ranges) = self.ranges.get_mut(&ino) {
             ranges.remove(range);
         }
+    }
+}
+
+/// Where a change is, for people.
+fn place_of(intent: &Intent) -> (InodeId, Option<Name>) {
+    match intent {
+        Intent::Create { parent, name, .. }
+        | Intent::Link { parent, name, .. }
+        | Intent::Unlink { parent, name, .. } => (*parent, Some(name.clone())),
+        Intent::Rename { from, .. } => (from.parent, Some(from.name.clone())),
+        Intent::Exchange { a, .. } => (a.parent, Some(a.name.clone())),
+        Intent::Write { ino, .. } | Intent::SetAttr { ino, .. } | Intent::SetXattr { ino, .. } => (*ino, None),
+        Intent::Fact { .. } | Intent::Replayed { .. } => (InodeId::ROOT, None),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::base::{InodeId, PackName};
 use crate::format::intent::{Change, Intent};
-use crate::meta::{Cut, Rows};
+use crate::meta::{Cut, MetaError, Rows};
 
 use super::api::VfsResult;
 use super::drive::Drive;
@@ -77,6 +77,12 @@ impl Drive {
 
     /// Ends the active generation at one moment of the whole tree.
     pub fn freeze(&self) -> VfsResult<FrozenCut> {
+        let (cut, packs) = self.freeze_by(|| self.pending.freeze())?;
+        Ok(FrozenCut { cut, packs })
+    }
+
+    /// `end` ends the generation, when everything is sealed and nothing changes.
+    pub(super) fn freeze_by<T>(&self, end: impl FnOnce() -> Result<T, MetaError>) -> VfsResult<(T, Vec<PackName>)> {
         // Most of the work is done while others go on; what they add meanwhile is little.
         for node in self.nodes.all() {
             let _gate = self.gate.read();
@@ -98,9 +104,9 @@ impl Drive {
         }
         // Closed here, so that no pack spans two cuts.
         let packs = self.staging.rotate();
-        let cut = self.pending.freeze().map_err(self.failed("commit"))?;
+        let cut = end().map_err(self.failed("commit"))?;
         self.start_counting_anew();
-        Ok(FrozenCut { cut, packs })
+        Ok((cut, packs))
     }
 
     /// No cut goes without what it should hold. What another device's change has overtaken can never be sealed: then

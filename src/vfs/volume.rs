@@ -23,7 +23,7 @@ use crate::format::{ObjectName, SlotNo};
 use crate::meta::commit::{CommitParts, CommitStatus, Committer, QueuedCut, RotateError};
 use crate::meta::keyring::{Keyring, Secret, StateFolder, Trust};
 use crate::meta::log::Halt;
-use crate::meta::mounting::{Leftover, MountError, MountOptions, MountedMeta, REPLICA, mount_meta};
+use crate::meta::mounting::{MountError, MountOptions, MountedMeta, REPLICA, mount_meta};
 use crate::meta::{Cut, FileKeys};
 use crate::store::{Store, StoreError};
 
@@ -31,7 +31,7 @@ use super::api::{Invalidation, KernelCache, VfsError, VfsResult};
 use super::atime::KeptAtimes;
 use super::cycle::{CutSink, Cycle, CycleOptions};
 use super::drive::{Drive, DriveOptions, DriveParts, DriveStatus, RemoteSync};
-use super::recover::{Lost, Replayed};
+use super::recover::{Lost, Replay, Replayed};
 use super::space::{LocalSpace, MOUNT_RESERVE};
 
 #[derive(Clone)]
@@ -97,6 +97,13 @@ pub enum OpenError {
          place"
     )]
     Lost { files: String },
+    #[error(
+        "changes that were synced on this machine do not fit what other devices did meanwhile: to {files}. There is no \
+         merging in this version: nothing was changed, and nothing is lost. What the store has can be read with \
+         --read-only; to go on without these changes, move {} away, which is the only place where they are",
+        dir.display()
+    )]
+    Refused { files: String, dir: PathBuf },
     #[error("{pack} is missing from the staging folder, and whether the store has it is not known")]
     NotAsked { pack: PackName, source: StoreError },
     #[error("{0}")]
@@ -193,7 +200,6 @@ impl Volume {
             },
         ))?;
         let MountedMeta { keyring, folder, identity, driver, kept, pending, leftover, offline } = mounted;
-        let Leftover { intents, referenced, runs, damage } = leftover;
 
         let roots = keyring.roots.clone();
         let new_pack = {
@@ -205,8 +211,8 @@ impl Volume {
         let staging = Arc::new(Staging::open(disk.clone(), staging_options, roots.clone(), entropy.clone(), new_pack)?);
         let mut lost = Lost::default();
         if !read_only {
-            let recovered = staging.recover(&referenced)?;
-            lost.chunks = runtime.block_on(lost_chunks(store.as_ref(), &referenced, &recovered))?;
+            let recovered = staging.recover(&leftover.referenced)?;
+            lost.chunks = runtime.block_on(lost_chunks(store.as_ref(), &leftover.referenced, &recovered))?;
         }
         let fetcher = Fetcher::new(store.clone(), cache.clone());
         let reader = Arc::new(ChunkReader::new(
@@ -230,21 +236,19 @@ impl Volume {
             runtime: runtime.clone(),
         };
         let drive = Arc::new(Drive::new(parts, options.drive));
-        let replayed = match read_only {
+        let mut replay = match read_only {
             // Nothing can be journaled: it stays for the next mount that may write.
-            true => Replayed::default(),
-            false => drive.replay(intents, lost).map_err(OpenError::Replay)?,
+            true => Replay::default(),
+            false => drive.replay(&leftover, lost).map_err(OpenError::Replay)?,
         };
-        if !replayed.lost.is_empty() && !options.accept_loss {
-            return Err(OpenError::Lost { files: listed(&replayed.lost) });
+        // Up to here nothing has changed: it is the same the next time.
+        if !replay.refused.is_empty() {
+            return Err(OpenError::Refused { files: listed(&replay.refused), dir: options.state_dir });
         }
-        if replayed.intents > 0 {
-            // One frame, so that it stands for all earlier runs or is not there.
-            drive.sync_all().map_err(OpenError::Replay)?;
+        if !replay.done.lost.is_empty() && !options.accept_loss {
+            return Err(OpenError::Lost { files: listed(&replay.done.lost) });
         }
-        for (incarnation, last) in runs.iter().filter(|_| !read_only) {
-            pending.journal().release(*incarnation, *last);
-        }
+        drive.keep_replay(&mut replay).map_err(OpenError::Replay)?;
 
         drive.reload_quota();
         let kernel: Arc<Mutex<Option<Arc<dyn KernelCache>>>> = Arc::default();
@@ -291,6 +295,10 @@ impl Volume {
             entropy,
         };
         let committer = Arc::new(Committer::start(&runtime, commit_parts, driver, identity));
+        let last = replay.cuts.len().saturating_sub(1);
+        for (no, (cut, packs)) in replay.cuts.into_iter().enumerate() {
+            committer.enqueue(QueuedCut { cut, packs, packs_stay: no != last });
+        }
         let queue = Queue {
             committer: committer.clone(),
             staging: staging.clone(),
@@ -299,7 +307,8 @@ impl Volume {
             letting_go: Mutex::default(),
         };
         let cycle = Cycle::start(drive.clone(), Arc::new(queue), options.cycle)?;
-        let opened = Opened { replayed, offline, damage: damage.map(|damage| damage.to_string()) };
+        let damage = leftover.damage.map(|damage| damage.to_string());
+        let opened = Opened { replayed: replay.done, offline, damage };
         let cycle = Arc::new(cycle);
         let remote = Remote { cycle: cycle.clone(), committer: committer.clone(), runtime: runtime.clone() };
         drive.set_remote(Some(Arc::new(remote)));
@@ -457,7 +466,7 @@ struct Queue {
 
 impl CutSink for Queue {
     fn enqueue(&self, cut: Cut, packs: Vec<PackName>) {
-        self.committer.enqueue(QueuedCut { cut, packs });
+        self.committer.enqueue(QueuedCut { cut, packs, packs_stay: false });
     }
 
     fn let_go(&self, packs: Vec<PackName>) {

@@ -65,3 +65,44 @@ fn no_number_is_given_out_twice_when_a_record_was_stored_unseen() {
     rig.mount();
     check(&mut rig, &[("old", &noise(1, 5_000)), ("unsynced", &unsynced), ("synced", &synced)]);
 }
+
+#[test]
+fn what_an_unseen_record_holds_is_not_done_again_over_it() {
+    for end in [Rig::close, Rig::kill] {
+        let (mut rig, files) = rig();
+        let (small, large, later) = (noise(2, 5_000), noise(3, 300_000), noise(4, 6_000));
+        files.save("old", &small).unwrap();
+        files.save("large", &large).unwrap();
+        commit_unseen(&rig);
+        end(&mut rig);
+        // Done again from the journal, and built upon.
+        let files = mount_offline(&mut rig);
+        assert!(files.read("old").as_ref() == Ok(&small));
+        files.rename("large", "moved").unwrap();
+        files.save("later", &later).unwrap();
+        files.save("old", &later).unwrap();
+        end(&mut rig);
+        let files = mount_offline(&mut rig);
+        files.save("last", &small).unwrap();
+        end(&mut rig);
+        rig.faults.clear();
+        rig.mount();
+        check(&mut rig, &[("old", &later), ("moved", &large), ("later", &later), ("last", &small)]);
+    }
+}
+
+#[test]
+fn a_drive_that_meets_its_earlier_runs_record_goes_on_after_a_mount() {
+    let (mut rig, files) = rig();
+    let (first, second) = (noise(2, 5_000), noise(3, 300_000));
+    files.save("first", &first).unwrap();
+    commit_unseen(&rig);
+    rig.close();
+    let files = mount_offline(&mut rig);
+    files.save("second", &second).unwrap();
+    rig.faults.clear();
+    let _ = rig.try_flush(Duration::from_secs(5));
+    rig.close();
+    rig.mount();
+    check(&mut rig, &[("first", &first), ("second", &second)]);
+}

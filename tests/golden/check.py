@@ -130,6 +130,9 @@ def journal_frame(place, data):
     }
 
 
+journal_replayed = journal_frame
+
+
 def state_key(place, data):
     epoch, key = local.state_key(roots(place), data)
     return {"epoch": epoch, "key": key.hex()}

@@ -5,13 +5,13 @@ use super::{
 };
 use hushfs::base::{ByteRange, ChunkNo, Hash, Incarnation, InodeId, IntentNo, KeyNo, Name, Timestamp, VolumeId};
 use hushfs::crypto::Key;
-use hushfs::format::intent::{AttrChange, Change, Entry, Intent, NewInode};
+use hushfs::format::intent::{AttrChange, Change, Content, Entry, Intent, NewInode};
 use hushfs::format::journal::{JournalPayload, chain, decode_frame, encode_frame};
 use hushfs::format::rows::{Extent, PackRow, RowKey, XattrName};
 use hushfs::format::{Writer, state};
 use serde_json::{Value, json};
 
-/// One of each kind of intent, and of each kind of change.
+/// One of each kind of intent that a user's deeds make, and of each kind of change.
 fn intents() -> Vec<Intent> {
     let (parent, ino, time) = (InodeId(1), InodeId(258), Timestamp::new(-1, 500_000_000));
     let name = |text: &str| Name::parse(text).unwrap();
@@ -43,31 +43,8 @@ fn intents() -> Vec<Intent> {
 pub const JOURNAL: Object = Object {
     name: "journal-frame",
     about: "a journal frame with one intent of each kind; chain_after is the chain's hash behind the last",
-    make: || {
-        let payload = JournalPayload {
-            incarnation: Incarnation([4; 16]),
-            first: IntentNo(300),
-            chain_before: Hash([6; 32]),
-            intents: intents(),
-        };
-        let (key, volume) = (Key::from_bytes([3; 32]), VolumeId([9; 16]));
-        let place = json!({ "volume": hex(&volume.0), "state_key": hex(&[3; 32]) });
-        (place, encode_frame(11, &payload, &key, volume, &Counting::new()))
-    },
-    open: |place, bytes| {
-        let (key, volume) = (Key::from_bytes(array(&place["state_key"])), VolumeId(array(&place["volume"])));
-        let (number, payload) = decode_frame(bytes, &key, volume).map_err(word)?;
-        let encoded: Vec<String> = payload.intents.iter().map(encoded).collect();
-        let chain_after = payload.intents.iter().fold(payload.chain_before, |hash, intent| chain(&hash, intent));
-        Ok(json!({
-            "number": number,
-            "incarnation": payload.incarnation.to_string(),
-            "first": payload.first.0,
-            "chain_before": payload.chain_before.to_string(),
-            "intents": encoded,
-            "chain_after": chain_after.to_string(),
-        }))
-    },
+    make: || make(intents()),
+    open,
     failures: || {
         vec![
             place_fails("another key", json!({ "state_key": hex(&[2; 32]) })),
@@ -81,6 +58,45 @@ pub const JOURNAL: Object = Object {
     },
     sealed_bits: &[128, 136, 392, 648],
 };
+
+pub const JOURNAL_REPLAYED: Object = Object {
+    name: "journal-replayed",
+    about: "a journal frame that says how far an earlier run was done again",
+    make: || {
+        let contents = vec![Content { ino: InodeId(258), size: 300, mtime: Timestamp::new(-1, 500_000_000) }];
+        make(vec![Intent::Replayed { incarnation: Incarnation([5; 16]), through: IntentNo(300), contents }])
+    },
+    open,
+    failures: || vec![place_fails("another key", json!({ "state_key": hex(&[2; 32]) })), cut_fails(100, "malformed")],
+    sealed_bits: &[128, 136, 392],
+};
+
+fn make(intents: Vec<Intent>) -> (Value, Vec<u8>) {
+    let payload = JournalPayload {
+        incarnation: Incarnation([4; 16]),
+        first: IntentNo(300),
+        chain_before: Hash([6; 32]),
+        intents,
+    };
+    let (key, volume) = (Key::from_bytes([3; 32]), VolumeId([9; 16]));
+    let place = json!({ "volume": hex(&volume.0), "state_key": hex(&[3; 32]) });
+    (place, encode_frame(11, &payload, &key, volume, &Counting::new()))
+}
+
+fn open(place: &Value, bytes: &[u8]) -> Result<Value, String> {
+    let (key, volume) = (Key::from_bytes(array(&place["state_key"])), VolumeId(array(&place["volume"])));
+    let (number, payload) = decode_frame(bytes, &key, volume).map_err(word)?;
+    let encoded: Vec<String> = payload.intents.iter().map(encoded).collect();
+    let chain_after = payload.intents.iter().fold(payload.chain_before, |hash, intent| chain(&hash, intent));
+    Ok(json!({
+        "number": number,
+        "incarnation": payload.incarnation.to_string(),
+        "first": payload.first.0,
+        "chain_before": payload.chain_before.to_string(),
+        "intents": encoded,
+        "chain_after": chain_after.to_string(),
+    }))
+}
 
 fn encoded(intent: &Intent) -> String {
     let mut out = Writer::new();

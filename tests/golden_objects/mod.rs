@@ -34,6 +34,7 @@ pub const ALL: &[Object] = &[
     store::SEGMENT,
     store::MANIFEST,
     local::JOURNAL,
+    local::JOURNAL_REPLAYED,
     local::STATE_KEY,
     local::STATE_FILE,
 ];

@@ -166,6 +166,24 @@ impl Rig {
         Ok(self.files())
     }
 
+    /// The same volume on another machine, which no fault meets.
+    pub fn beside(&self, machine: &str) -> (Volume, Files) {
+        let dir = self.root.path().join(machine);
+        let mut options = VolumeOptions::new(dir.join("state"), dir.join("cache"));
+        options.device_name = machine.into();
+        let around = Surroundings {
+            store: decorate(Arc::new(self.memory.clone()), patience()).store,
+            disk: Arc::new(RealDisk),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            runtime: self.runtime.clone(),
+        };
+        let secret = Secret::Recovery(self.words.duplicate());
+        let volume = Volume::open(around, options, secret).expect("opened beside");
+        let files = Files::of(&volume, self.runtime.clone());
+        (volume, files)
+    }
+
     pub fn volume(&self) -> &Volume {
         self.volume.as_ref().expect("mounted")
     }
@@ -306,6 +324,20 @@ impl Files {
         let saved = self.write_to(ino, handle, bytes).and_then(|()| timed(|| self.drive().fsync(ino, handle, false)));
         self.drive().release(ino, handle);
         saved
+    }
+
+    /// More bytes behind what is there. Not synced.
+    pub fn append(&self, path: &str, bytes: &[u8]) -> VfsResult<()> {
+        let ino = self.find(path)?;
+        let end = self.drive().getattr(ino)?.size;
+        let handle = self.drive().open(ino, OpenFlags { write: true, ..OpenFlags::default() })?;
+        let written = timed(|| self.drive().write(ino, handle, end, bytes, Kill::No));
+        self.drive().release(ino, handle);
+        written.map(|reply| assert_eq!(reply, WriteReply::Done(bytes.len() as u32)))
+    }
+
+    pub fn append_synced(&self, path: &str, bytes: &[u8]) -> VfsResult<()> {
+        self.append(path, bytes).and_then(|()| self.sync(path))
     }
 
     pub fn sync(&self, path: &str) -> VfsResult<()> {

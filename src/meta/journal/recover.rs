@@ -43,6 +43,7 @@ pub struct Replay {
     volume: VolumeId,
 }
 
+#[derive(Clone)]
 struct Span {
     no: FrameNo,
     file: Arc<dyn DiskFile>,
@@ -51,6 +52,11 @@ struct Span {
 }
 
 impl Replay {
+    /// The same once more, from the first that this one has not given.
+    pub fn again(&self) -> Self {
+        Self { spans: self.spans.clone(), key: self.key.duplicate(), volume: self.volume }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.spans.as_slice().is_empty()
     }

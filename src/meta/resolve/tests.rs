@@ -581,6 +581,20 @@ fn facts_are_put_and_only_about_what_is_no_tree() {
 }
 
 #[test]
+fn a_fact_may_be_said_twice_and_never_becomes_another() {
+    let mut tree = Tree::new();
+    let (key, value): (_, Box<[u8]>) = (RowKey::Pack(PackNo(4)), [0; 17].into());
+    let fact = Intent::Fact { key: key.clone(), value: value.clone() };
+    tree.resolve(&fact).unwrap();
+    tree.resolve(&fact).unwrap();
+    let mut other = value.clone();
+    other[0] = 1;
+    let replacing = tree.resolve(&Intent::Fact { key: key.clone(), value: other });
+    assert!(matches!(replacing, Err(ResolveError::OtherFact(_))), "{replacing:?}");
+    assert_eq!(tree.get(&key.encode()).unwrap().as_deref(), Some(&value[..]));
+}
+
+#[test]
 fn impossible_inodes_are_not_created() {
     let mut tree = Tree::new();
     let node = |mode, target: Option<&[u8]>| NewInode {
