@@ -192,7 +192,14 @@ impl Control for Serving {
         }
         // Set before the session ends, as `run` then decides how to close.
         self.wait.store(wait, Ordering::SeqCst);
-        if let Err(error) = self.mounted.unmount().await {
+        let mut closed = self.closed.subscribe();
+        let unmounted = tokio::select! {
+            unmounted = self.mounted.unmount() => unmounted,
+            // The session ends first. The kernel then takes apart what it knew, which for a million files takes
+            // longer than to close the volume.
+            _ = closed.wait_for(|closed| *closed) => Ok(()),
+        };
+        if let Err(error) = unmounted {
             self.wait.store(true, Ordering::SeqCst);
             let code = match error {
                 UnmountError::Busy(_) | UnmountError::HeldElsewhere(_) => Code::Busy,
@@ -200,7 +207,6 @@ impl Control for Serving {
             };
             return Err(Failure::from(error).with_code(code));
         }
-        let mut closed = self.closed.subscribe();
         closed.wait_for(|closed| *closed).await.or_exit(Code::Other).map(drop)
     }
 }
