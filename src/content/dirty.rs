@@ -97,17 +97,9 @@ impl DirtyPieces {
         self.within(range).map(|(_, data)| data.len() as u64).sum::<u64>() == range.len()
     }
 
-    /// The first run of dirty bytes at or behind `offset`: what SEEK_DATA and SEEK_HOLE go by.
-    pub fn data_after(&self, offset: u64) -> Option<ByteRange> {
-        let mut runs = self.within(ByteRange::new(offset, u64::MAX)).map(|(at, data)| range_of(at, data.len()));
-        let mut run = runs.next()?;
-        for next in runs {
-            if next.start != run.end {
-                break;
-            }
-            run.end = next.end;
-        }
-        Some(run)
+    /// The parts of `range` that are dirty, in order; neighbours may be separate.
+    pub fn ranges(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> {
+        self.within(range).map(|(offset, data)| range_of(offset, data.len()))
     }
 
     /// Forgets the bytes of `range` (a truncation, a hole). Returns how many were dirty.

@@ -63,6 +63,14 @@ pub fn spans(extents: &[Extent], range: ByteRange) -> Vec<Span> {
     out
 }
 
+/// The parts of `range` that no extent covers.
+pub fn holes(extents: &[Extent], range: ByteRange) -> impl Iterator<Item = ByteRange> {
+    spans(extents, range).into_iter().filter_map(|span| match span {
+        Span::Hole(hole) => Some(hole),
+        Span::Data { .. } => None,
+    })
+}
+
 /// The pieces of an extent by the window each lies in: one, or two where a boundary cuts it.
 pub fn split_at_windows(extent: Extent) -> impl Iterator<Item = (u64, Extent)> {
     windows(ByteRange::new(extent.offset, extent.end()))

@@ -5,9 +5,9 @@
 //!   its type (`ReadReply::Later`, `WriteReply::WouldBlock`) or in its comment ("may block").
 //! - Permissions were checked by the kernel (`default_permissions`); the implementation checks what is
 //!   structural only: types, existence, emptiness, cycles, limits.
-//! - **References.** Each attribute handed out by `lookup`, `mknod`, `mkdir`, `symlink`, `link` and `create`,
-//!   and each entry that `readdir`'s sink accepts when attributes are wanted, is one reference to its inode, given
-//!   back by `forget`. An unlinked inode lives until it has neither references nor handles.
+//! - **References.** Each attribute handed out by `lookup`, `lookup_number`, `mknod`, `mkdir`, `symlink`, `link` and
+//!   `create`, and each entry that `readdir`'s sink accepts when attributes are wanted, is one reference to its inode,
+//!   given back by `forget`. An unlinked inode lives until it has neither references nor handles.
 //! - Operations come from many threads at once and are atomic with regard to each other.
 
 use std::future::Future;
@@ -23,6 +23,9 @@ pub type VfsResult<T> = Result<T, VfsError>;
 pub trait Vfs: Send + Sync + 'static {
     /// None: there is no such name, and the caller may remember that.
     fn lookup(&self, parent: InodeId, name: &Name) -> VfsResult<Option<Attr>>;
+    /// By its number alone: what the kernel has forgotten while somebody has a file handle of it (NFS,
+    /// open_by_handle_at). `NotFound` once it is unlinked, also while somebody has it open.
+    fn lookup_number(&self, ino: InodeId) -> VfsResult<Attr>;
     /// Gives back `count` references.
     fn forget(&self, ino: InodeId, count: u64);
     /// The directory that holds this directory; the root's is the root.

@@ -1,21 +1,59 @@
 //! Attributes: what stat shows, chmod, chown, utimens, statfs.
 
-use crate::base::{InodeId, Timestamp};
+use crate::base::{ByteRange, InodeId, Timestamp};
+use crate::content::extent;
 use crate::format::intent::{AttrChange, Intent};
 use crate::format::rows::{InodeBody, InodeRow, XattrName, mode};
 use crate::meta::Rows;
 
-use super::api::{Attr, Kill, SetAttr, TimeOrNow, VfsError, VfsResult, without_privileges};
+use super::api::{Attr, Invalidation, Kill, SetAttr, TimeOrNow, VfsError, VfsResult, without_privileges};
 use super::drive::Drive;
 use super::node::NodeState;
 
 /// What programs are told to read and write at a time.
 const BLOCK_SIZE_HINT: u32 = 128 << 10;
+/// So many pieces of unsealed bytes are compared with what is sealed for one stat. Of more, the most that a file of
+/// this size can take is told, until the next cut seals them.
+const PIECES_MAX: usize = 64;
 pub(super) const CAPABILITY: &str = "security.capability";
 
 impl Drive {
     pub(super) fn attr(&self, ino: InodeId) -> VfsResult<Attr> {
-        Ok(self.attr_of(ino, &self.current_row(ino)?))
+        match self.nodes.get(ino) {
+            Some(node) => self.attr_locked(ino, &node.state.lock()),
+            None => Ok(self.attr_of(ino, &self.current_row(ino)?)),
+        }
+    }
+
+    fn attr_locked(&self, ino: InodeId, state: &NodeState) -> VfsResult<Attr> {
+        let mut row = self.row(ino, state)?;
+        row.allocated += self.unsealed_room(ino, state, &row)?;
+        Ok(self.attr_of(ino, &row))
+    }
+
+    /// Unsealed bytes take room where no sealed ones lie beneath.
+    fn unsealed_room(&self, ino: InodeId, state: &NodeState, row: &InodeRow) -> VfsResult<u64> {
+        let bytes = state.dirty.bytes();
+        if bytes == 0 || row.allocated == 0 {
+            return Ok(bytes);
+        }
+        let pieces: Vec<ByteRange> = state.dirty.ranges(ByteRange::new(0, row.size)).take(PIECES_MAX + 1).collect();
+        if pieces.len() > PIECES_MAX {
+            return Ok(bytes.min(row.size.saturating_sub(row.allocated)));
+        }
+        let mut room = 0;
+        for piece in pieces {
+            let stored;
+            let extents = match &state.orphan {
+                Some(orphan) => &orphan.extents,
+                None => {
+                    stored = self.view().extents(ino, row, piece).map_err(self.failed("stat"))?;
+                    &stored
+                }
+            };
+            room += extent::holes(extents, piece).map(|hole| hole.len()).sum::<u64>();
+        }
+        Ok(room)
     }
 
     /// The inode as it is now: its row, and what its node has ahead of it.
@@ -34,8 +72,6 @@ impl Drive {
         if let Some(ahead) = state.ahead {
             (row.size, row.mtime, row.ctime) = (ahead.size, ahead.mtime, ahead.ctime);
             row.version = ahead.base;
-            // Unsealed bytes take room too; where they cover sealed ones they are counted twice until sealed.
-            row.allocated = (row.allocated + state.dirty.bytes()).min(row.size.max(row.allocated));
         }
         Ok(row)
     }
@@ -97,7 +133,7 @@ impl Drive {
         if content_changes || owner_changes {
             self.drop_capabilities(ino, state)?;
         }
-        Ok(self.attr_of(ino, &self.row(ino, state)?))
+        self.attr_locked(ino, state)
     }
 
     pub(super) fn apply_attr_change(
@@ -144,6 +180,8 @@ impl Drive {
         if kill == Kill::Privileges && cleared != mode {
             let change = AttrChange { mode: Some(cleared), ..AttrChange::default() };
             self.apply_attr_change(ino, state, change, now)?;
+            // After a write the kernel asks for size and times anew; the mode it goes on answering as it knew it.
+            self.tell_kernel(Invalidation::Attributes(ino));
         }
         self.drop_capabilities(ino, state)
     }

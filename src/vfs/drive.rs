@@ -17,8 +17,8 @@ use crate::format::rows::{XattrName, mode};
 use crate::meta::{FileKeys, MetaError, Pending, View};
 
 use super::api::{
-    Attr, Caller, DirEntry, DirWant, FallocateMode, HandleId, Kill, OpenFlags, Place, ReadReply, RenameMode,
-    SeekTarget, SetAttr, StatFs, Vfs, VfsError, VfsResult, WriteReply, XattrMode,
+    Attr, Caller, DirEntry, DirWant, FallocateMode, HandleId, Invalidation, KernelCache, Kill, OpenFlags, Place,
+    ReadReply, RenameMode, SeekTarget, SetAttr, StatFs, Vfs, VfsError, VfsResult, WriteReply, XattrMode,
 };
 use super::atime::{Atimes, KeptAtimes};
 use super::errors::{content_error, meta_error};
@@ -102,6 +102,8 @@ pub struct Drive {
     due: Condvar,
     /// Waits until the record that holds all that was cut so far is in the store.
     remote: Mutex<Option<Arc<dyn RemoteSync>>>,
+    /// Told of what a request changed beside what the kernel takes it to change.
+    kernel: Mutex<Option<Arc<dyn KernelCache>>>,
 }
 
 /// Who can say that a cut has reached the store.
@@ -156,6 +158,17 @@ impl Drive {
             uncut: Mutex::default(),
             due: Condvar::new(),
             remote: Mutex::default(),
+            kernel: Mutex::default(),
+        }
+    }
+
+    pub fn set_kernel_cache(&self, kernel: Arc<dyn KernelCache>) {
+        *self.kernel.lock() = Some(kernel);
+    }
+
+    pub(super) fn tell_kernel(&self, what: Invalidation) {
+        if let Some(kernel) = &*self.kernel.lock() {
+            kernel.invalidate(what);
         }
     }
 
@@ -320,6 +333,16 @@ impl Drive {
 impl Vfs for Drive {
     fn lookup(&self, parent: InodeId, name: &Name) -> VfsResult<Option<Attr>> {
         self.lookup_name(parent, name)
+    }
+
+    fn lookup_number(&self, ino: InodeId) -> VfsResult<Attr> {
+        // Counted first: who unlinks it meanwhile must see that it is known.
+        self.nodes.looked_up(ino);
+        let linked = self.attr(ino).and_then(|attr| if attr.nlink > 0 { Ok(attr) } else { Err(VfsError::NotFound) });
+        linked.inspect_err(|_| {
+            self.nodes.forget(ino, 1);
+            self.settle(ino);
+        })
     }
 
     fn forget(&self, ino: InodeId, count: u64) {

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{ByteRange, ByteSize, InodeId};
-use crate::content::extent::{self, Span};
+use crate::content::extent;
 use crate::format::rows::{InodeRow, XattrName};
 use crate::meta::Rows;
 
@@ -86,7 +86,9 @@ impl Drive {
         range: ByteRange,
         reserved: u64,
     ) -> VfsResult<()> {
-        let Some(quota) = self.quota.bytes() else { return Ok(()) };
+        let Some(quota) = self.quota.bytes() else {
+            return if range.len() <= FREE_BYTES { Ok(()) } else { Err(VfsError::NoSpace) };
+        };
         let used = self.used_bytes().saturating_sub(reserved);
         if used.saturating_add(range.len()) <= quota {
             return Ok(());
@@ -95,11 +97,8 @@ impl Drive {
             Some(orphan) => orphan.extents.clone(),
             None => self.view().extents(ino, row, range).map_err(self.failed("write"))?,
         };
-        let holes = extent::spans(&extents, range).into_iter().filter_map(|span| match span {
-            Span::Hole(hole) if !state.dirty.covers(hole) => Some(hole.len()),
-            Span::Hole(_) | Span::Data { .. } => None,
-        });
-        let new: u64 = holes.sum();
+        let holes = extent::holes(&extents, range).filter(|hole| !state.dirty.covers(*hole));
+        let new: u64 = holes.map(|hole| hole.len()).sum();
         if new == 0 || used.saturating_add(new) <= quota { Ok(()) } else { Err(VfsError::NoSpace) }
     }
 

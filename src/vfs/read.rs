@@ -8,13 +8,17 @@ use bytes::Bytes;
 use crate::base::{ByteRange, ChunkNo, InodeId};
 use crate::content::extent::Span;
 use crate::content::{ChunkSource, ContentError, extent};
-use crate::format::rows::{ChunkRow, InodeRow};
+use crate::format::rows::{ChunkRow, EXTENT_WINDOW_LEN, InodeRow};
 use crate::meta::Rows;
 
 use super::api::{HandleId, ReadReply, SeekTarget, VfsError, VfsResult};
 use super::drive::Drive;
 use super::errors::content_error;
 use super::node::NodeState;
+
+/// Data and holes are told apart in steps as local disks have them: programs find out the step by trying, and take it
+/// that a block with one byte in it is data.
+const SEEK_BLOCK_LEN: u64 = 4096;
 
 /// Part of a read that one chunk answers.
 struct Part {
@@ -165,29 +169,64 @@ impl Drive {
         if offset >= row.size {
             return Err(VfsError::NoDevice);
         }
-        let range = ByteRange::new(offset, row.size);
-        let mut covered: Vec<ByteRange> = match &state.orphan {
-            Some(orphan) => orphan.extents.clone(),
-            None => self.view().extents(ino, &row, range).map_err(self.failed("lseek"))?,
-        }
-        .iter()
-        .filter_map(|extent| ByteRange::new(extent.offset, extent.end()).intersect(range))
-        .collect();
-        let dirty = state.dirty.iter().filter_map(|(at, bytes)| ByteRange::at(at, bytes.len() as u64));
-        covered.extend(dirty.filter_map(|dirty| dirty.intersect(range)));
-        covered.sort_by_key(|range| range.start);
-        match target {
-            SeekTarget::Data => covered.first().map(|range| range.start).ok_or(VfsError::NoDevice),
-            SeekTarget::Hole => {
-                let mut at = offset;
-                for range in covered {
-                    if range.start > at {
-                        break;
+        // What is sought is mostly near, in a file of however many extents; so the range grows.
+        let (mut start, mut len) = (offset, EXTENT_WINDOW_LEN);
+        while start < row.size {
+            let range = ByteRange::new(start, row.size.min(start.saturating_add(len)));
+            let covered = self.covered(ino, &state, &row, range)?;
+            match target {
+                SeekTarget::Data => {
+                    if let Some(first) = covered.first() {
+                        return Ok(first.start);
                     }
-                    at = at.max(range.end);
                 }
-                Ok(at)
+                SeekTarget::Hole => {
+                    let end = end_of_data(start, &covered);
+                    if end < range.end {
+                        return Ok(end);
+                    }
+                }
             }
+            (start, len) = (range.end, len.saturating_mul(2));
+        }
+        match target {
+            SeekTarget::Data => Err(VfsError::NoDevice),
+            SeekTarget::Hole => Ok(row.size),
         }
     }
+
+    /// The parts of `range` in blocks that hold data, sealed or not, in order; they may overlap.
+    fn covered(&self, ino: InodeId, state: &NodeState, row: &InodeRow, range: ByteRange) -> VfsResult<Vec<ByteRange>> {
+        let blocks = whole_blocks(range);
+        let stored;
+        let extents = match &state.orphan {
+            Some(orphan) => &orphan.extents,
+            None => {
+                stored = self.view().extents(ino, row, blocks).map_err(self.failed("lseek"))?;
+                &stored
+            }
+        };
+        let sealed = extents.iter().map(|extent| ByteRange::new(extent.offset, extent.end()));
+        let data = sealed.chain(state.dirty.ranges(blocks)).filter(|data| data.intersect(blocks).is_some());
+        let mut covered: Vec<ByteRange> = data.filter_map(|data| whole_blocks(data).intersect(range)).collect();
+        covered.sort_by_key(|range| range.start);
+        Ok(covered)
+    }
+}
+
+/// The blocks that `range` touches.
+fn whole_blocks(range: ByteRange) -> ByteRange {
+    ByteRange::new(range.start / SEEK_BLOCK_LEN * SEEK_BLOCK_LEN, range.end.next_multiple_of(SEEK_BLOCK_LEN))
+}
+
+/// Where the data that begins at `start` ends.
+fn end_of_data(start: u64, covered: &[ByteRange]) -> u64 {
+    let mut end = start;
+    for range in covered {
+        if range.start > end {
+            break;
+        }
+        end = end.max(range.end);
+    }
+    end
 }

@@ -329,6 +329,7 @@ impl Volume {
 
     /// Who is to be told of changes from elsewhere.
     pub fn set_kernel_cache(&self, kernel: Arc<dyn KernelCache>) {
+        self.drive.set_kernel_cache(kernel.clone());
         *self.kernel.lock() = Some(kernel);
     }
 

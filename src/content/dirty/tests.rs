@@ -128,13 +128,9 @@ proptest! {
         prop_assert_eq!(out, expected);
         prop_assert_eq!(dirty.covers(look), model[span(look)].iter().all(|byte| byte.dirty.is_some()));
 
-        let from = (look.start - BASE) as usize;
-        let start = (from..LEN).find(|at| model[*at].dirty.is_some());
-        let run = start.map(|start| {
-            let end = (start..LEN).find(|at| model[*at].dirty.is_none()).unwrap_or(LEN);
-            ByteRange::new(BASE + start as u64, BASE + end as u64)
-        });
-        prop_assert_eq!(dirty.data_after(look.start), run);
+        let in_ranges: Vec<u64> = dirty.ranges(look).flat_map(|range| range.start..range.end).collect();
+        let is_dirty = |at: &u64| model[(at - BASE) as usize].dirty.is_some();
+        prop_assert_eq!(in_ranges, (look.start..look.end).filter(is_dirty).collect::<Vec<_>>());
     }
 }
 

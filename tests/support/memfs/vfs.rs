@@ -16,6 +16,11 @@ impl Vfs for MemFs {
         Ok(self.node(child.ino).ok().map(|node| Self::referenced(&node)))
     }
 
+    fn lookup_number(&self, ino: InodeId) -> VfsResult<Attr> {
+        let node = self.node(ino)?;
+        if node.lock().attr().nlink == 0 { Err(VfsError::NotFound) } else { Ok(Self::referenced(&node)) }
+    }
+
     fn forget(&self, ino: InodeId, count: u64) {
         if let Ok(node) = self.node(ino) {
             let mut state = node.lock();
