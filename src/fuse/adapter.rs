@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 
 use super::answer::{self, GENERATION, TTL, guarded};
 use super::convert::{self, file_attr, ino};
-use super::credentials::{self, kill, may_set};
+use super::credentials::{self, kill, may_see, may_set};
 use super::errno::errno;
 use super::turns::Turns;
 use super::{capabilities, listing};
@@ -92,7 +92,14 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match guarded("lookup", || self.vfs.lookup(ino(parent), &convert::name(name)?)) {
+        let parent = ino(parent);
+        let result = guarded("lookup", || match name.as_encoded_bytes() {
+            // The kernel has a file handle and no inode to it; the parent's number is the inode's own.
+            b"." => self.vfs.lookup_number(parent).map(Some),
+            b".." => self.vfs.lookup_number(self.vfs.parent(parent)?).map(Some),
+            _ => self.vfs.lookup(parent, &convert::name(name)?),
+        });
+        match result {
             Ok(Some(attr)) => answer::entry(reply, Ok(attr)),
             Ok(None) => reply.entry(&TTL, &convert::no_entry(), GENERATION),
             Err(error) => reply.error(error),
@@ -422,9 +429,10 @@ impl Filesystem for Adapter {
         answer::xattr(reply, size, result);
     }
 
-    fn listxattr(&self, _request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
         let result = guarded("listxattr", || {
-            let names = self.vfs.listxattr(ino(node))?;
+            let mut names = self.vfs.listxattr(ino(node))?;
+            names.retain(|name| may_see(request, name));
             Ok(names.iter().flat_map(|name| name.as_bytes().iter().copied().chain([0])).collect::<Vec<u8>>())
         });
         answer::xattr(reply, size, result);

@@ -10,6 +10,7 @@ use crate::vfs::acl::AclKind;
 use crate::vfs::api::{
     Attr, FallocateMode, OpenFlags, RenameMode, SeekTarget, TimeOrNow, VfsError, VfsResult, XattrMode,
 };
+use crate::vfs::quota::OWN_PREFIX;
 
 const PERMISSIONS: u32 = 0o7777;
 
@@ -84,14 +85,18 @@ pub fn name(bytes: &std::ffi::OsStr) -> VfsResult<Name> {
     })
 }
 
-/// What is in `system` has a meaning that has to be kept: access control lists are, and nothing else.
+/// Of the namespaces that Linux has. What is in `system` has a meaning that has to be kept: access control lists are,
+/// and nothing else.
 pub fn xattr_name(bytes: &std::ffi::OsStr) -> VfsResult<XattrName> {
     let bytes = bytes.as_encoded_bytes();
     let name = XattrName::parse(bytes).ok_or(VfsError::Range)?;
-    if bytes.starts_with(b"system.") && AclKind::of(&name).is_none() {
-        return Err(VfsError::NotSupported);
+    let namespaces: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", OWN_PREFIX];
+    match namespaces.into_iter().find_map(|namespace| bytes.strip_prefix(namespace)) {
+        Some([]) => Err(VfsError::Invalid),
+        Some(_) => Ok(name),
+        None if AclKind::of(&name).is_some() => Ok(name),
+        None => Err(VfsError::NotSupported),
     }
-    Ok(name)
 }
 
 pub fn xattr_mode(flags: i32) -> VfsResult<XattrMode> {
@@ -201,10 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn of_the_system_attributes_only_lists_are_kept() {
+    fn of_the_system_attributes_only_lists_are_kept_and_of_unknown_namespaces_none() {
         assert!(xattr_name("system.posix_acl_access".as_ref()).is_ok());
         assert_eq!(xattr_name("system.nfs4_acl".as_ref()), Err(VfsError::NotSupported));
         assert!(xattr_name("user.system.x".as_ref()).is_ok());
+        assert_eq!(xattr_name("users.x".as_ref()), Err(VfsError::NotSupported));
+        assert_eq!(xattr_name("user.".as_ref()), Err(VfsError::Invalid));
+        assert!(xattr_name("hushfs.quota".as_ref()).is_ok());
     }
 
     #[test]
