@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building, trying or testing hushfs needs on Debian or Ubuntu:
-#   scripts/install.sh build|try|test|programs
+#   scripts/install.sh build|try|test|programs|pjdfstest
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,8 +9,9 @@ case "${1:-build}" in
     build) ;;
     try) packages+=(fuse3) ;;
     test) packages+=(fuse3 gdb python3-venv acl attr rsync sqlite3 strace xz-utils linux-source-6.1 ceph-mon ceph-osd ceph-common radosgw curl) ;;
-    programs) packages+=(fuse3 acl attr rsync sqlite3 git tar procps postgresql python3-lmdb) ;;
-    *) echo "usage: scripts/install.sh build|try|test|programs" >&2; exit 2 ;;
+    programs) packages+=(fuse3 acl attr rsync sqlite3 git tar xz-utils linux-source-6.1 procps postgresql python3-lmdb) ;;
+    pjdfstest) packages+=(autoconf automake perl openssl) ;;
+    *) echo "usage: scripts/install.sh build|try|test|programs|pjdfstest" >&2; exit 2 ;;
 esac
 
 missing=()

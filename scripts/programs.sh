@@ -53,17 +53,50 @@ run_sqlite() {
         sqlite3 "$mode.db" "PRAGMA integrity_check; SELECT who, count(*), sum(n) FROM t GROUP BY who; VACUUM;
             PRAGMA integrity_check; SELECT count(*) FROM t"
     done
+    sqlite_threads
+}
+
+# As programs with a pool of connections do.
+sqlite_threads() {
+    /usr/bin/python3 - <<'PYTHON'
+import sqlite3, threading
+for mode in ("DELETE", "WAL"):
+    def connect():
+        return sqlite3.connect(f"threads-{mode}.db", timeout=300, isolation_level=None)
+    db = connect()
+    print(db.execute(f"PRAGMA journal_mode = {mode}").fetchone())
+    db.execute("CREATE TABLE t(who INTEGER, n INTEGER, text TEXT, UNIQUE (who, n))")
+    failures = []
+    def work(who):
+        try:
+            db = connect()
+            for n in range(50):
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("INSERT INTO t VALUES (?, ?, ?)", (who, n, "x" * (n * 37 % 3000)))
+                db.execute("COMMIT" if n % 5 else "ROLLBACK")
+                count, = db.execute("SELECT count(*) FROM t WHERE who = ?", (who,)).fetchone()
+                assert count == n - n // 5, (who, n, count)
+        except BaseException as failure:
+            failures.append(failure)
+    threads = [threading.Thread(target=work, args=(who,)) for who in range(6)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    print(failures, db.execute("PRAGMA integrity_check").fetchone())
+    print(db.execute("SELECT who, count(*), sum(n), sum(length(text)) FROM t GROUP BY who").fetchall())
+PYTHON
 }
 
 run_git() {
-    git clone -q --no-local "$source_repository" clone
+    git clone -q --no-local "$repository" clone
     cd clone
+    git ls-files | wc -l
+    git fsck --full --strict 2>&1 | grep -v dangling || true
     git config user.email me@example.org && git config user.name me
     for n in $(seq 3); do
         mkdir -p "made/$n"
         for file in $(seq 300); do echo "$n $file" >"made/$n/$file"; done
         git add -A
-        GIT_AUTHOR_DATE=@$n GIT_COMMITTER_DATE=@$n git commit -q -m "commit $n"
+        GIT_AUTHOR_DATE="@$((1500000000 + n))" GIT_COMMITTER_DATE="@$((1500000000 + n))" git commit -q -m "commit $n"
     done
     git gc -q --prune=now
     git fsck --full --strict 2>&1 | grep -v dangling || true
@@ -75,8 +108,12 @@ run_git() {
 }
 
 run_cargo() {
-    cp "$crate"/* . -r
+    cp -r "$crate"/. .
     export CARGO_TARGET_DIR=$PWD/target
+    # What it is built from is on the disk as well.
+    mkdir .cargo
+    cargo vendor -q --offline >.cargo/config.toml 2>/dev/null
+    (cd vendor && find . -type f -exec sha256sum {} + | sort | sha256sum)
     cargo run -q
     echo "// changed" >>src/main.rs
     cargo run -q
@@ -221,7 +258,7 @@ run_editor() {
 elsewhere=$work/elsewhere
 mkdir -p "$work"/{store,drive,local} "$elsewhere"
 chmod 711 "$elsewhere"
-source_repository=$PWD
+repository=$elsewhere/repository
 crate=$elsewhere/crate
 mkdir "$crate"
 (
@@ -235,9 +272,26 @@ mkdir "$crate"
 mount_as one
 chmod 755 "$work/drive"
 
+# Some 15,000 files of the kernel's, each of its parts a commit.
+make_repository() {
+    local tree=$elsewhere/tree part
+    mkdir "$tree"
+    tar -xf /usr/src/linux-source-6.1.tar.xz -C "$tree" --strip-components 1 --wildcards \
+        'linux-source-6.1/'{fs,mm,kernel,net,sound,include,arch/x86}
+    git init -q --bare "$repository"
+    git() { command git --git-dir "$repository" --work-tree "$tree" -c user.name=me -c user.email=me@example.org "$@"; }
+    for part in arch/x86 fs include kernel mm net sound; do
+        git add "$part"
+        git commit -q -m "$part"
+    done
+    unset -f git
+    rm -rf "$tree"
+}
+
 declare -A took
 failed=0
 [ $# -gt 0 ] || set -- "${all[@]}"
+for program in "$@"; do [ "$program" != git ] || make_repository; done
 for program in "$@"; do
     ended=0
     for disk in local drive; do

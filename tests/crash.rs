@@ -50,6 +50,47 @@ fn what_was_synced_survives_kill_9() {
     });
 }
 
+/// Each is done when the call returns, without an fsync: a kill right after takes nothing of it.
+#[test]
+fn what_was_written_synchronously_or_through_a_synced_mapping_survives_kill_9() {
+    use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
+    use std::os::unix::fs::OpenOptionsExt;
+    const LEN: usize = 10_000;
+    let mut drive = TestDrive::local();
+    drive.mount();
+    let mount = drive.mount_point();
+    let synchronous = |name: &str, flag: i32| {
+        let mut file =
+            OpenOptions::new().create_new(true).append(true).custom_flags(flag).open(mount.join(name)).unwrap();
+        file.write_all(&[1; LEN]).unwrap();
+        file.write_all(&[2; LEN]).unwrap();
+        file
+    };
+    let open = [synchronous("O_SYNC", libc::O_SYNC), synchronous("O_DSYNC", libc::O_DSYNC)];
+    let mapped = File::options().read(true).write(true).create_new(true).open(mount.join("msync")).unwrap();
+    mapped.set_len(2 * LEN as u64).unwrap();
+    let flags = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a fresh mapping of a file that stays this long while it lives.
+    let map = unsafe { mmap(std::ptr::null_mut(), 2 * LEN, flags, MapFlags::SHARED, &mapped, 0) }.unwrap();
+    // SAFETY: as long as the mapping, and nothing else refers to it.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(map.cast::<u8>(), 2 * LEN) };
+    bytes[..LEN].fill(1);
+    bytes[LEN..].fill(2);
+    // SAFETY: the mapping's own bounds.
+    unsafe { msync(map, 2 * LEN, MsyncFlags::SYNC) }.unwrap();
+    drive.kill();
+    // SAFETY: nothing uses `bytes` after this.
+    unsafe { munmap(map, 2 * LEN) }.unwrap();
+    drop((open, mapped));
+    drive.clear();
+    drive.mount();
+    let expected: Vec<u8> = [[1; LEN], [2; LEN]].concat();
+    for name in ["O_SYNC", "O_DSYNC", "msync"] {
+        assert!(fs::read(mount.join(name)).unwrap() == expected, "{name}");
+    }
+    drive.umount();
+}
+
 fn torture(seed: u64, rounds: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut drive = TestDrive::local();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, XattrFlags};
 
-use super::{assert_errno, checks, is_root, pattern, write};
+use super::{as_stranger, assert_errno, checks, is_root, pattern, strangers_may_enter, write};
 
 checks![
     a_new_files_attributes,
@@ -24,6 +24,9 @@ checks![
     attributes_by_name,
     attribute_errors,
     large_attributes,
+    attributes_are_of_the_namespaces_that_linux_has,
+    trusted_attributes_are_roots,
+    a_program_cannot_have_user_attributes_where_linux_has_none,
 ];
 
 pub fn bits(path: &Path) -> u32 {
@@ -237,4 +240,56 @@ fn large_attributes(dir: &Path) {
         set(&path, &format!("user.{}{n}", "n".repeat(200)), b"x", XattrFlags::empty()).unwrap();
     }
     assert_eq!(list(&path).len(), 101);
+}
+
+fn attributes_are_of_the_namespaces_that_linux_has(dir: &Path) {
+    let path = write(dir.join("x"), "");
+    for name in ["nothing", "users.x", "system.made_up", "x.y.z"] {
+        assert_errno(libc::EOPNOTSUPP, set(&path, name, b"1", XattrFlags::empty()));
+        assert_errno(libc::EOPNOTSUPP, get(&path, name));
+    }
+    assert_errno(libc::EINVAL, set(&path, "user.", b"1", XattrFlags::empty()));
+    assert!(list(&path).is_empty());
+    let longest = format!("user.{}", "n".repeat(250));
+    set(&path, &longest, b"1", XattrFlags::empty()).unwrap();
+    assert_eq!(get(&path, &longest).unwrap(), b"1");
+    assert_errno(libc::ERANGE, set(&path, &format!("{longest}n"), b"1", XattrFlags::empty()));
+    assert_errno(libc::E2BIG, set(&path, "user.x", &[0; 65_537], XattrFlags::empty()));
+}
+
+fn trusted_attributes_are_roots(dir: &Path) {
+    if !strangers_may_enter(dir) {
+        return;
+    }
+    let path = write(dir.join("x"), "");
+    chmod(&path, 0o666);
+    for name in ["trusted.t", "security.s", "user.u"] {
+        set(&path, name, b"1", XattrFlags::empty()).unwrap();
+    }
+    assert_eq!(list(&path), ["security.s", "trusted.t", "user.u"]);
+    let stranger = |arguments: &[&str]| {
+        let arguments: Vec<&std::ffi::OsStr> =
+            arguments.iter().map(|text| text.as_ref()).chain([path.as_os_str()]).collect();
+        as_stranger(arguments[0].to_str().unwrap(), &arguments[1..])
+    };
+    assert!(stranger(&["getfattr", "-n", "user.u"]) && stranger(&["getfattr", "-n", "security.s"]));
+    assert!(!stranger(&["getfattr", "-n", "trusted.t"]));
+    // As ext4 has it, one is not even seen by who may not read it.
+    assert!(stranger(&["sh", "-c", "! getfattr -d -m - \"$0\" 2>&1 | grep -q '^trusted'"]));
+    assert!(stranger(&["setfattr", "-n", "user.u", "-v", "2"]));
+    assert!(!stranger(&["setfattr", "-n", "trusted.t", "-v", "2"]));
+    assert!(!stranger(&["setfattr", "-n", "security.s", "-v", "2"]));
+}
+
+fn a_program_cannot_have_user_attributes_where_linux_has_none(dir: &Path) {
+    symlink("nowhere", dir.join("link")).unwrap();
+    rustix::fs::mknodat(CWD, dir.join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    for name in ["link", "pipe"] {
+        assert_errno(libc::EPERM, set(&dir.join(name), "user.x", b"1", XattrFlags::empty()));
+        if is_root() {
+            set(&dir.join(name), "trusted.x", b"1", XattrFlags::empty()).unwrap();
+            assert_eq!(get(&dir.join(name), "trusted.x").unwrap(), b"1");
+            assert_eq!(list(&dir.join(name)), ["trusted.x"]);
+        }
+    }
 }

@@ -21,6 +21,11 @@ checks![
     holes_are_known_to_the_block,
     a_copy_takes_no_room_and_no_time,
     truncation_under_a_mapping_ends_it,
+    who_touches_a_mapping_past_the_files_end_gets_a_signal,
+    blocks_are_counted_as_a_sparse_file_fills_and_empties,
+    holes_and_data_of_every_small_size_are_found,
+    a_byte_makes_its_block_data,
+    more_than_is_free_cannot_be_allocated,
     dates_before_1970_and_after_2038_survive,
 ];
 
@@ -178,6 +183,130 @@ fn truncation_under_a_mapping_ends_it(dir: &Path) {
     expected[0] = b'!';
     expected[4000..].fill(0);
     assert!(fs::read(dir.join("x")).unwrap() == expected);
+}
+
+fn who_touches_a_mapping_past_the_files_end_gets_a_signal(dir: &Path) {
+    use std::os::unix::process::ExitStatusExt;
+    let path = write(dir.join("x"), [1; 16_384]);
+    let script = "
+import mmap, os, sys
+file = open(sys.argv[1], 'r+b')
+mapping = mmap.mmap(file.fileno(), 16384)
+assert mapping[8192] == 1
+os.ftruncate(file.fileno(), 4096)
+assert mapping[4095] == 1
+mapping[8192]
+";
+    let status = std::process::Command::new("python3").args(["-c", script]).arg(&path).status().unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGBUS), "{status}");
+}
+
+fn blocks_are_counted_as_a_sparse_file_fills_and_empties(dir: &Path) {
+    const BLOCK: u64 = 4096;
+    if is_in_memory(dir) {
+        return;
+    }
+    let file = read_write(dir.join("x"));
+    file.set_len(4096 * BLOCK).unwrap();
+    let has = |blocks: u64, when: &str| assert_eq!(file.metadata().unwrap().blocks() * 512, blocks * BLOCK, "{when}");
+    has(0, "of nothing");
+    let fill = |block: u64, blocks: u64| {
+        file.write_all_at(&pattern(block, (blocks * BLOCK) as usize), block * BLOCK).unwrap();
+    };
+    fill(10, 20);
+    has(20, "written");
+    fill(15, 20);
+    has(25, "written over, in part");
+    file.sync_all().unwrap();
+    has(25, "synced");
+    fill(0, 1000);
+    has(1000, "written over all of it");
+    fill(500, 100);
+    has(1000, "written once more");
+    fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 100 * BLOCK, 300 * BLOCK).unwrap();
+    has(700, "punched");
+    file.set_len(500 * BLOCK).unwrap();
+    has(200, "cut");
+    file.set_len(4096 * BLOCK).unwrap();
+    has(200, "grown");
+    let copy = read_write(dir.join("copy"));
+    copy.set_len(4096 * BLOCK).unwrap();
+    let copied = rustix::fs::copy_file_range(&file, Some(&mut 0), &copy, Some(&mut 0), 4096 << 12).unwrap();
+    assert_eq!((copied as u64, copy.metadata().unwrap().blocks() * 512), (4096 * BLOCK, 200 * BLOCK), "holes too");
+}
+
+/// As sparse copies are made: by asking for data and holes in turn.
+fn holes_and_data_of_every_small_size_are_found(dir: &Path) {
+    const BLOCK: u64 = 4096;
+    if is_in_memory(dir) {
+        return;
+    }
+    let file = read_write(dir.join("x"));
+    let (mut at, mut runs) = (0, Vec::new());
+    for n in 1..40 {
+        file.write_all_at(&pattern(n, (n * BLOCK) as usize), at).unwrap();
+        runs.push((at, at + n * BLOCK));
+        at += n * BLOCK + (n % 7 + 1) * BLOCK;
+    }
+    file.set_len(at).unwrap();
+    let found = || {
+        let (mut found, mut at) = (Vec::new(), 0);
+        while let Ok(data) = seek(&file, SeekFrom::Data(at)) {
+            at = seek(&file, SeekFrom::Hole(data)).unwrap();
+            found.push((data, at));
+        }
+        found
+    };
+    assert_eq!(found(), runs);
+    file.sync_all().unwrap();
+    assert_eq!(found(), runs);
+    // In the middle of data and of a hole, at their ends, and one byte before.
+    for (start, end) in runs {
+        for (at, data, hole) in [(start, start, end), (start + 1, start + 1, end), (end - 1, end - 1, end)] {
+            assert_eq!((seek(&file, SeekFrom::Data(at)), seek(&file, SeekFrom::Hole(at))), (Ok(data), Ok(hole)));
+        }
+        assert_eq!(seek(&file, SeekFrom::Hole(end + 1)), Ok(end + 1));
+    }
+}
+
+fn more_than_is_free_cannot_be_allocated(dir: &Path) {
+    if is_in_memory(dir) {
+        return;
+    }
+    let stat = rustix::fs::statvfs(dir).unwrap();
+    let file = read_write(dir.join("x"));
+    let much = stat.f_bavail * stat.f_frsize + (1 << 30);
+    let result = fallocate(&file, FallocateFlags::empty(), 0, much);
+    assert!(matches!(result, Err(rustix::io::Errno::NOSPC | rustix::io::Errno::FBIG)), "{result:?}");
+    assert_eq!(file.metadata().unwrap().len(), 0);
+}
+
+/// As on a local disk: a block that has one byte is data, and one loses it only as a whole.
+fn a_byte_makes_its_block_data(dir: &Path) {
+    const BLOCK: u64 = 4096;
+    if is_in_memory(dir) {
+        return;
+    }
+    let file = read_write(dir.join("x"));
+    file.set_len(10 * BLOCK + 100).unwrap();
+    file.write_all_at(b"x", 3 * BLOCK + 5).unwrap();
+    file.write_all_at(b"x", 10 * BLOCK + 5).unwrap();
+    let found = || {
+        let data = |at| seek(&file, SeekFrom::Data(at)).unwrap();
+        let hole = |at| seek(&file, SeekFrom::Hole(at)).unwrap();
+        (data(0), hole(data(0)), data(3 * BLOCK + 100), data(4 * BLOCK), hole(10 * BLOCK))
+    };
+    let expected = (3 * BLOCK, 4 * BLOCK, 3 * BLOCK + 100, 10 * BLOCK, 10 * BLOCK + 100);
+    assert_eq!(found(), expected);
+    file.sync_all().unwrap();
+    assert_eq!(found(), expected);
+    let punch = |start, len| {
+        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, len).unwrap();
+    };
+    punch(3 * BLOCK + 6, BLOCK - 6);
+    assert_eq!(found(), expected);
+    punch(3 * BLOCK, BLOCK);
+    assert_eq!(seek(&file, SeekFrom::Data(0)), Ok(10 * BLOCK));
 }
 
 fn dates_before_1970_and_after_2038_survive(dir: &Path) {

@@ -3,6 +3,7 @@
 mod attributes;
 mod content;
 mod limits;
+pub mod listing;
 mod lists;
 mod names;
 mod privileges;
@@ -24,6 +25,7 @@ type Check = fn(&Path);
 pub fn check_all(root: &Path) {
     let groups = [
         names::CHECKS,
+        listing::CHECKS,
         content::CHECKS,
         attributes::CHECKS,
         lists::CHECKS,

@@ -30,6 +30,8 @@ checks![
     rename_of_two_names_of_one_file_does_nothing,
     rename_without_replacing,
     rename_exchanges,
+    rename_exchanges_open_files_and_full_directories,
+    a_file_goes_on_being_written_while_it_is_renamed,
     hard_links_are_one_file,
     symbolic_links,
     an_unlinked_file_lives_while_it_is_open,
@@ -241,6 +243,53 @@ fn rename_exchanges(dir: &Path) {
     assert_eq!((links("one"), links("two")), (2, 3));
     assert_errno(libc::ENOENT, exchange(&folder, &dir.join("absent")));
     assert_errno(libc::EINVAL, exchange(&dir.join("two"), &dir.join("two/file/below")));
+}
+
+fn rename_exchanges_open_files_and_full_directories(dir: &Path) {
+    use std::os::unix::fs::FileExt;
+    let exchange = |a: &str, b: &str| renameat_with(CWD, dir.join(a), CWD, dir.join(b), RenameFlags::EXCHANGE).unwrap();
+    let (a, b) = (super::read_write(write(dir.join("a"), "of a")), super::read_write(write(dir.join("b"), "of b")));
+    exchange("a", "b");
+    a.write_all_at(b"OF", 0).unwrap();
+    b.write_all_at(b"OF", 0).unwrap();
+    assert_eq!((fs::read(dir.join("a")).unwrap(), fs::read(dir.join("b")).unwrap()), (b"OF b".into(), b"OF a".into()));
+    assert_eq!((a.metadata().unwrap().nlink(), b.metadata().unwrap().nlink()), (1, 1));
+
+    for tree in ["one/below", "two/below", "two/other"] {
+        fs::create_dir_all(dir.join(tree)).unwrap();
+    }
+    write(dir.join("one/below/leaf"), "1");
+    let inside = File::open(dir.join("one/below")).unwrap();
+    exchange("one", "two");
+    let links = |name: &str| fs::metadata(dir.join(name)).unwrap().nlink();
+    assert_eq!((links("one"), links("two"), names(&dir.join("one"))), (4, 3, vec!["below".into(), "other".into()]));
+    assert_eq!(fs::metadata(dir.join("two/below")).unwrap().ino(), inside.metadata().unwrap().ino());
+    // What was opened below moves along, and `..` leads to where it is now.
+    let above = rustix::fs::statat(&inside, "..", rustix::fs::AtFlags::empty()).unwrap();
+    assert_eq!(above.st_ino, fs::metadata(dir.join("two")).unwrap().ino());
+    exchange("two/below", "one/other");
+    assert_eq!(fs::read(dir.join("one/other/leaf")).unwrap(), b"1");
+    assert_eq!((links("one"), links("two")), (4, 3));
+}
+
+fn a_file_goes_on_being_written_while_it_is_renamed(dir: &Path) {
+    use std::io::Write;
+    fs::create_dir(dir.join("below")).unwrap();
+    let mut file = File::create(dir.join("0")).unwrap();
+    let expected = super::pattern(1, 100 * 5000);
+    let mut at = dir.join("0");
+    for (n, part) in expected.chunks(5000).enumerate() {
+        file.write_all(part).unwrap();
+        let next = if n % 2 == 0 { dir.join(format!("below/{n}")) } else { dir.join(n.to_string()) };
+        // Over another one, every third time.
+        if n % 3 == 0 {
+            write(&next, "to be replaced");
+        }
+        fs::rename(&at, &next).unwrap();
+        at = next;
+    }
+    assert!(fs::read(&at).unwrap() == expected);
+    assert_eq!((names(dir), names(&dir.join("below"))), (vec!["99".into(), "below".into()], vec![]));
 }
 
 fn hard_links_are_one_file(dir: &Path) {

@@ -8,11 +8,12 @@ use std::path::Path;
 use rustix::fs::{CWD, FallocateFlags, FileType, Mode, XattrFlags, fallocate, mknodat};
 
 use super::attributes::{bits, chmod, get, set};
-use super::{as_stranger, assert_errno, checks, is_root, read_write, strangers_may_enter, write};
+use super::{as_stranger, assert_errno, checks, is_in_memory, is_root, read_write, strangers_may_enter, write};
 
 checks![
     chown_takes_privileges_away,
     a_strangers_changes_take_privileges_away,
+    the_mode_alone_shows_it_too,
     roots_changes_take_only_capabilities_away,
     a_group_directory_hands_its_group_on,
     a_sticky_directory_protects_names,
@@ -65,6 +66,32 @@ fn a_strangers_changes_take_privileges_away(dir: &Path) {
         chmod(&path, 0o6767);
         assert!(as_stranger("sh", &["-c".as_ref(), OsStr::new(change), path.as_os_str()]), "{change}");
         assert_eq!(bits(&path) & 0o4777, 0o767, "{change}");
+    }
+}
+
+/// Who asks for the mode alone, as stat(1) does, may get what the kernel remembers.
+fn the_mode_alone_shows_it_too(dir: &Path) {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    if !strangers_may_enter(dir) || is_in_memory(dir) {
+        return;
+    }
+    let path = write(dir.join("x"), vec![b'x'; 100_000]);
+    let mode = || u32::from(statx(CWD, &path, AtFlags::empty(), StatxFlags::MODE).unwrap().stx_mode) & 0o7777;
+    for change in [
+        "echo more >> $0",
+        "fallocate -l 9000 $0",
+        "dd if=/dev/zero of=$0 bs=4096 count=1 conv=notrunc oflag=direct",
+        "dd if=/dev/zero of=$0 bs=4096 count=1 conv=notrunc",
+    ] {
+        chmod(&path, 0o6777);
+        assert_eq!(mode(), 0o6777);
+        assert!(as_stranger("sh", &["-c".as_ref(), OsStr::new(change), path.as_os_str()]), "{change}");
+        // The kernel is told from another thread.
+        let start = std::time::Instant::now();
+        while mode() != 0o777 {
+            assert!(start.elapsed() < std::time::Duration::from_secs(5), "{change}: {:o}", mode());
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 }
 

@@ -14,6 +14,10 @@ use super::{checks, read_write, write};
 checks![
     appends_from_many_processes_are_all_there,
     locks_exclude_between_processes,
+    record_locks_exclude_between_processes,
+    a_processs_record_locks_end_with_any_of_its_descriptors_and_ofd_locks_with_their_own,
+    who_waits_for_a_record_lock_gets_it,
+    long_appends_from_many_processes_are_whole,
     a_mapping_is_shared_between_processes,
     an_unlinked_file_goes_on_growing,
     renames_under_load_keep_the_tree_a_tree,
@@ -44,6 +48,111 @@ fn locks_exclude_between_processes(dir: &Path) {
         assert!(worker.wait().unwrap().success());
     }
     assert_eq!(fs::read_to_string(&counter).unwrap(), "100\n");
+}
+
+/// What another process gets who locks `[start, start + 10)` exclusively: whether it may.
+fn another_may_lock(path: &Path, command: &str, start: u64) -> bool {
+    let status = locking(path, command, start).status().unwrap();
+    // Whatever else goes wrong in there has another code.
+    assert!(matches!(status.code(), Some(0 | 75)), "{status}");
+    status.success()
+}
+
+fn locking(path: &Path, command: &str, start: u64) -> Command {
+    let script = "
+import errno, fcntl, struct, sys
+file = open(sys.argv[1], 'r+b')
+lock = struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, int(sys.argv[3]), 10, 0)
+try:
+    fcntl.fcntl(file, {'set': 6, 'wait': 7, 'set-ofd': 37}[sys.argv[2]], lock)
+except OSError as error:
+    sys.exit(75 if error.errno in (errno.EAGAIN, errno.EACCES) else error.errno)
+";
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).arg(path).arg(command).arg(start.to_string());
+    python
+}
+
+/// Of this process: `how` is one of fcntl's commands, `kind` a lock's or `F_UNLCK`.
+fn lock(file: &File, how: i32, kind: i32, start: i64) -> libc::flock {
+    // SAFETY: zeros are a valid `flock`.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    (lock.l_type, lock.l_start, lock.l_len) = (kind as i16, start, 10);
+    // SAFETY: a valid descriptor and structure.
+    let result = unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(file), how, &raw mut lock) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    lock
+}
+
+fn record_locks_exclude_between_processes(dir: &Path) {
+    let file = read_write(write(dir.join("x"), ""));
+    for (how, theirs) in [(libc::F_SETLK, "set-ofd"), (libc::F_OFD_SETLK, "set")] {
+        let may =
+            |start| (another_may_lock(&dir.join("x"), "set", start), another_may_lock(&dir.join("x"), theirs, start));
+        lock(&file, how, libc::F_WRLCK, 100);
+        assert_eq!(
+            (may(105), may(95), may(110), may(90)),
+            ((false, false), (false, false), (true, true), (true, true))
+        );
+        lock(&file, how, libc::F_RDLCK, 100);
+        assert_eq!(may(100), (false, false), "a reader keeps writers out");
+        lock(&file, how, libc::F_UNLCK, 100);
+        assert_eq!(may(100), (true, true));
+    }
+    // Who holds it is told.
+    lock(&file, libc::F_SETLK, libc::F_WRLCK, 0);
+    let other = read_write(dir.join("x"));
+    assert_eq!(lock(&other, libc::F_OFD_GETLK, libc::F_WRLCK, 5).l_pid, std::process::id() as i32);
+}
+
+fn a_processs_record_locks_end_with_any_of_its_descriptors_and_ofd_locks_with_their_own(dir: &Path) {
+    let path = write(dir.join("x"), "");
+    let file = read_write(&path);
+    lock(&file, libc::F_SETLK, libc::F_WRLCK, 0);
+    drop(read_write(&path));
+    assert!(another_may_lock(&path, "set", 0));
+    lock(&file, libc::F_OFD_SETLK, libc::F_WRLCK, 0);
+    drop(read_write(&path));
+    assert!(!another_may_lock(&path, "set", 0));
+    let same = file.try_clone().unwrap();
+    drop(file);
+    assert!(!another_may_lock(&path, "set", 0), "one more descriptor is open");
+    drop(same);
+    assert!(another_may_lock(&path, "set", 0));
+}
+
+fn who_waits_for_a_record_lock_gets_it(dir: &Path) {
+    let path = write(dir.join("x"), "");
+    let file = read_write(&path);
+    lock(&file, libc::F_SETLK, libc::F_WRLCK, 0);
+    let mut waiting = locking(&path, "wait", 5).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(waiting.try_wait().unwrap().is_none());
+    lock(&file, libc::F_SETLK, libc::F_UNLCK, 0);
+    assert!(waiting.wait().unwrap().success());
+}
+
+/// Each append crosses pages, requests and chunks, and still nobody else's comes in between.
+fn long_appends_from_many_processes_are_whole(dir: &Path) {
+    const LEN: usize = 1_300_003;
+    let path = write(dir.join("log"), "");
+    let script = "
+import os, sys
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+for _ in range(4):
+    assert os.write(file, sys.argv[2].encode() * int(sys.argv[3])) == int(sys.argv[3])
+";
+    let write = |letter: &str| {
+        Command::new("python3").args(["-c", script]).arg(&path).args([letter, &LEN.to_string()]).spawn().unwrap()
+    };
+    for mut writer in ["a", "b", "c"].map(write) {
+        assert!(writer.wait().unwrap().success());
+    }
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes.len(), 12 * LEN);
+    let appends: Vec<u8> = bytes.chunks(LEN).map(|one| one[0]).collect();
+    assert!(bytes.chunks(LEN).all(|one| one.iter().all(|byte| *byte == one[0])));
+    assert_eq!(["a", "b", "c"].map(|one| appends.iter().filter(|byte| **byte == one.as_bytes()[0]).count()), [4; 3]);
 }
 
 fn a_mapping_is_shared_between_processes(dir: &Path) {
@@ -160,9 +269,9 @@ fn one_of_many_renames_without_replacing_wins(dir: &Path) {
     }
     let file = write(dir.join("a"), "");
     write(dir.join("b"), "");
-    let whiteout = renameat_with(CWD, file, CWD, dir.join("b"), RenameFlags::WHITEOUT);
-    // ext4 has them, for overlayfs; who has not says so.
-    assert!(matches!(whiteout, Ok(()) | Err(rustix::io::Errno::INVAL)), "{whiteout:?}");
+    for flags in [RenameFlags::WHITEOUT, RenameFlags::NOREPLACE | RenameFlags::EXCHANGE] {
+        assert_eq!(renameat_with(CWD, &file, CWD, dir.join("b"), flags), Err(rustix::io::Errno::INVAL));
+    }
 }
 
 fn a_file_being_saved_by_renaming_is_always_whole(dir: &Path) {
