@@ -11,14 +11,15 @@ const MAX_BACKGROUND: u16 = 64;
 
 /// Without AUTO_INVAL_DATA and WRITEBACK_CACHE: the vfs says what changed, and owns sizes and times.
 /// Without ATOMIC_O_TRUNC: the kernel would have us cut a program that runs before it finds that to be ETXTBSY.
+/// Without ASYNC_DIO: after a direct write that the kernel did not wait for, it leaves the pages that others have read
+/// meanwhile as they were (xfstests generic/451).
 /// Never SETXATTR_EXT or ALLOW_IDMAP, which fuser 0.18 cannot serve.
-const WANTED: [InitFlags; 10] = [
+const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    InitFlags::FUSE_ASYNC_DIO,
     // File handles stay good when the kernel has forgotten the inode: lookups of `.` and `..` find it again.
     InitFlags::FUSE_EXPORT_SUPPORT,
     InitFlags::FUSE_MAX_PAGES,
