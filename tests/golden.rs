@@ -1,6 +1,6 @@
 //! Frozen bytes of every object. `tests/golden/*.json` describe themselves: the inputs, the bytes, what they
-//! open to, and which changes must make opening fail, and how. `tests/golden/check.py` reads the same files with
-//! the decoder in `scripts/decoder`.
+//! open to, and which changes must make opening fail, and how. Two more readers go over the same files:
+//! `tests/golden/check.py` with the decoder in `scripts/decoder`, and `tests/golden/webcrypto` with WebCrypto.
 //!
 //! A vector never changes once a volume of its format exists; a new format gets new files. To write those
 //! that are missing: `cargo test --test golden -- --ignored`.
@@ -10,7 +10,8 @@ mod golden_objects;
 use golden_objects::{ALL, Object};
 use serde_json::{Map, Value, json};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn path(object: &Object) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{}.json", object.name))
@@ -60,6 +61,21 @@ fn every_vector_fails_as_it_says_once_something_is_changed() {
             let error = failure["error"].as_str().expect("an error").to_owned();
             assert_eq!((object.open)(&place, &bytes), Err(error), "{}: {failure}", object.name);
         }
+    }
+}
+
+#[test]
+fn every_vector_opens_and_fails_by_webcrypto_as_it_says() {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
+    let modules = target.join("webcrypto/node_modules");
+    assert!(modules.exists(), "{} is missing: scripts/install.sh test makes it", modules.display());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/webcrypto/check.mjs");
+    let mut node = Command::new("node");
+    let output = node.arg("--no-warnings").arg(script).env("HUSHFS_NODE_MODULES", modules).output().expect("node");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for object in ALL {
+        assert!(said.contains(&format!("{}: ", object.name)), "{} was not read: {said}", object.name);
     }
 }
 
