@@ -272,9 +272,20 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--hushfs", required=True)
     parser.add_argument("--memfs", required=True)
+    parser.add_argument("--costs", required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="write,read,fetch,create,stat,fsync,untar")
+    parser.add_argument("--only", default="costs,write,read,fetch,create,stat,fsync,untar")
     options = parser.parse_args()
+    names = options.only.split(",")
+    if "costs" in names:
+        names.remove("costs")
+        subprocess.run([options.costs], check=True)
+        print(flush=True)
+    if names:
+        compare(options, names)
+
+
+def compare(options, names):
     folder = tempfile.mkdtemp(prefix="hushfs-bench.")
     systems = [Hush(options.hushfs, folder), Memory(options.memfs, folder), Disk(folder)]
     mounted = []
@@ -285,7 +296,7 @@ def main():
             mounted.append(system)
         print(f"{'':8} {'hushfs':>18} {'memfs':>18} {'disk':>18}   {'hushfs/memfs':>14}  {'hushfs/disk':>14}")
         print(f"{'':8} {'wall s    CPU s':>18} {'wall s    CPU s':>18} {'wall s    CPU s':>18}   {'wall    CPU':>14}")
-        for name in options.only.split(","):
+        for name in names:
             if name == "untar" and not bench.has_kernel:
                 print(f"untar: {KERNEL} is missing (Debian's linux-source-6.1)")
                 continue
