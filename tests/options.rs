@@ -443,6 +443,22 @@ fn a_mounted_drive_becomes_read_only_and_writable_again_in_place() {
     drive.umount();
 }
 
+#[test]
+fn a_drive_runs_nobodys_set_user_id_programs_and_opens_no_devices_unless_told_to() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    use rustix::fs::StatVfsMountFlags as Flags;
+    let mut drive = TestDrive::local();
+    let both = Flags::NOSUID | Flags::NODEV;
+    for (options, expected) in [(&[][..], both), (&["-o", "suid"][..], Flags::NODEV), (&["-o", "dev"], Flags::NOSUID)] {
+        drive.mount_with(options);
+        let flags = rustix::fs::statvfs(drive.mount_point()).unwrap().f_flag;
+        assert_eq!(flags & both, expected, "{options:?}");
+        drive.umount();
+    }
+}
+
 /// The links in /sbin by which mount(8) finds the program; they go with the test.
 struct Helpers(Vec<PathBuf>);
 

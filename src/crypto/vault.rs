@@ -114,19 +114,23 @@ mod tests {
     }
 
     #[test]
-    fn the_pages_are_left_out_of_core_dumps() {
+    fn a_page_of_keys_is_locked_and_left_out_of_core_dumps() {
         let cell = Cell::zeroed();
         let address = cell.0.0.as_ptr() as usize;
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut inside = false;
-        let flags = maps.lines().find(|line| {
+        let flags = maps.lines().find_map(|line| {
             if let Some((start, end)) = line.split(' ').next().and_then(|range| range.split_once('-'))
                 && let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16))
             {
                 inside = (start..end).contains(&address);
             }
-            inside && line.starts_with("VmFlags:")
+            line.strip_prefix("VmFlags:").filter(|_| inside)
         });
-        assert!(flags.unwrap().split(' ').any(|flag| flag == "dd"), "{flags:?}");
+        let flags: Vec<&str> = flags.unwrap().split_whitespace().collect();
+        assert!(flags.contains(&"dd"), "{flags:?}");
+        // Where the process may lock nothing, it does not.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+        assert!(flags.contains(&"lo") || limit.is_some_and(|bytes| bytes < PAGE_LEN as u64), "{flags:?}");
     }
 }
