@@ -253,6 +253,9 @@ impl Intent {
                 if value.len() > XATTR_LEN_MAX {
                     return Err(reader.error("an attribute over 64 KiB"));
                 }
+                if !some && !value.is_empty() {
+                    return Err(reader.error("a value of what is removed"));
+                }
                 Self::SetXattr { ino, name, value: some.then(|| value.into()), time: reader.time()? }
             }
             8 => {

@@ -95,7 +95,7 @@ impl Record {
         reader.finish()?;
         let record =
             Self { epoch, seq, prev, commit_id, slot, incarnation, high_water, high_water_hash, time, rows, next };
-        record.check()?;
+        record.check_next()?;
         Ok(record)
     }
 
@@ -107,32 +107,47 @@ impl Record {
     /// What `open` demands of the rows: strictly ascending keys, each row valid; and of a rotation, that it goes on. A record that fails it would
     /// stop every device at its number, so whoever composes one checks before creating it in the log.
     pub fn check(&self) -> Result<(), FormatError> {
-        if !self.rows.is_sorted_by(|(a, _), (b, _)| a < b) {
-            return Err(FormatError { what: ENVELOPE.what, why: "rows out of order" });
+        let mut before = None;
+        for (key, value) in &self.rows {
+            check_row(before, key, value.as_deref())?;
+            before = Some(key.as_slice());
         }
+        self.check_next()
+    }
+
+    fn check_next(&self) -> Result<(), FormatError> {
         if self.next.is_some_and(|next| next.epoch <= self.epoch) {
             return Err(FormatError { what: ENVELOPE.what, why: "an epoch that does not follow" });
         }
-        self.rows.iter().try_for_each(|(key, value)| match value {
-            Some(value) => validate(key, value),
-            None => RowKey::decode(key).map(drop),
-        })
+        Ok(())
     }
 }
 
+fn check_row(before: Option<&[u8]>, key: &[u8], value: Option<&[u8]>) -> Result<(), FormatError> {
+    if before.is_some_and(|before| before >= key) {
+        return Err(FormatError { what: ENVELOPE.what, why: "rows out of order" });
+    }
+    match value {
+        Some(value) => validate(key, value),
+        None => RowKey::decode(key).map(drop),
+    }
+}
+
+/// Checks each row as it comes: what is no row ends the reading, however many are claimed, and is not kept.
 fn decode_rows(reader: &mut Reader<'_>) -> Result<Vec<RowChange>, FormatError> {
     let count = reader.count()?;
-    let mut rows = Vec::with_capacity(count.min(1024));
+    let mut rows: Vec<RowChange> = Vec::with_capacity(count.min(1024));
     for _ in 0..count {
-        let key = reader.bytes()?.to_vec();
+        let key = reader.bytes()?;
         let value = match reader.varint()? {
             0 => None,
             len => {
                 let len = usize::try_from(len - 1).map_err(|_| reader.error("cut short"))?;
-                Some(reader.raw(len)?.to_vec())
+                Some(reader.raw(len)?)
             }
         };
-        rows.push((key, value));
+        check_row(rows.last().map(|(before, _)| before.as_slice()), key, value)?;
+        rows.push((key.to_vec(), value.map(<[u8]>::to_vec)));
     }
     Ok(rows)
 }

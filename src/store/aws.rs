@@ -123,6 +123,11 @@ fn read_section(path: &Path, section: &str) -> Result<Option<BTreeMap<String, St
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error.to_string())),
     };
+    section_of(&text, section).map_err(|line| failed(format!("line {line} is wrong")))
+}
+
+/// A section's settings, or the number of the line that is wrong.
+pub fn section_of(text: &str, section: &str) -> Result<Option<BTreeMap<String, String>>, usize> {
     // Secrets may hold any character, and nested settings must not pass for the profile's own.
     let options = ParseOption {
         enabled_quote: false,
@@ -131,8 +136,7 @@ fn read_section(path: &Path, section: &str) -> Result<Option<BTreeMap<String, St
         ..ParseOption::default()
     };
     // The parser's message would quote the line, which may be a secret.
-    let ini =
-        Ini::load_from_str_opt(&text, options).map_err(|error| failed(format!("line {} is wrong", error.line)))?;
+    let ini = Ini::load_from_str_opt(text, options).map_err(|error| error.line)?;
     let wanted = |name: &str| name.split_whitespace().eq(section.split_whitespace());
     let found = ini.iter().find(|(name, _)| name.is_some_and(wanted));
     Ok(found.map(|(_, settings)| settings.iter().map(|(k, v)| (k.to_ascii_lowercase(), v.trim().to_owned())).collect()))

@@ -49,6 +49,14 @@ impl Keep {
         self.kept(name).await
     }
 
+    /// What a copy's file holds, or None if it is torn.
+    pub fn content_of(file: Vec<u8>) -> Option<Bytes> {
+        let bytes = Bytes::from(file);
+        let head = bytes.get(..HEADER_LEN)?;
+        let body = bytes.slice(HEADER_LEN..);
+        (head == header(&body)).then_some(body)
+    }
+
     /// Drops the copy of what turned out to be damaged.
     pub async fn forget(&self, name: &ObjectName) {
         let name = *name;
@@ -191,7 +199,7 @@ impl Local {
                 return None;
             }
         };
-        let bytes = unwrap(whole);
+        let bytes = Keep::content_of(whole);
         if bytes.is_none() {
             tracing::info!("the local copy of {name} is damaged and is fetched again");
             self.remove(name);
@@ -252,13 +260,6 @@ fn header(bytes: &[u8]) -> [u8; HEADER_LEN] {
     header[8..16].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
     header[16..].copy_from_slice(&checksum(bytes).to_le_bytes());
     header
-}
-
-fn unwrap(whole: Vec<u8>) -> Option<Bytes> {
-    let bytes = Bytes::from(whole);
-    let head = bytes.get(..HEADER_LEN)?;
-    let body = bytes.slice(HEADER_LEN..);
-    (head == header(&body)).then_some(body)
 }
 
 /// FNV-1a over words of eight bytes: against torn writes, which it need only make unlikely to pass.

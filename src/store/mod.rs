@@ -29,7 +29,7 @@ use crate::format::ObjectName;
 
 pub use crate::format::Prefix;
 
-pub use aws::Environment;
+pub use aws::{Environment, section_of as aws_section_of};
 pub use connect::{Connected, OptionError, StoreOptions, connect, connect_with, decorate};
 pub use deadline::{Deadline, Patience};
 pub use error::{Op, StoreError, StoreErrorKind};

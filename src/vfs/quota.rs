@@ -46,7 +46,7 @@ fn name() -> VfsResult<XattrName> {
 }
 
 /// The attribute's value as it is stored: a number of bytes.
-pub(super) fn parse_quota(value: &[u8]) -> VfsResult<ByteSize> {
+pub fn parse_quota(value: &[u8]) -> VfsResult<ByteSize> {
     let text = std::str::from_utf8(value).map_err(|_| VfsError::Invalid)?;
     text.trim_end_matches(['\0', '\n']).parse().map_err(|_| VfsError::Invalid)
 }

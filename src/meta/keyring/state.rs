@@ -73,6 +73,18 @@ impl Pin {
         let root_commitment = roots.commitment(epoch).map_err(|_| KeyringError::OtherRoot)?;
         Ok(Self { volume, epoch, root_commitment })
     }
+
+    /// What the file `pin` holds.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = Reader::new("pin", bytes);
+        if reader.raw(PIN_MAGIC.len())? != PIN_MAGIC {
+            return Err(reader.error("not a pin"));
+        }
+        let volume = VolumeId(reader.array()?);
+        let pin = Self { volume, epoch: Epoch(reader.u32()?), root_commitment: Hash(reader.array()?) };
+        reader.finish()?;
+        Ok(pin)
+    }
 }
 
 impl StateFolder {
@@ -107,7 +119,7 @@ impl StateFolder {
 
     pub fn pin(&self) -> Result<Option<Pin>, KeyringError> {
         let Some(bytes) = self.read(PIN)? else { return Ok(None) };
-        decode_pin(&bytes).map(Some).map_err(|_| self.damaged(PIN))
+        Pin::decode(&bytes).map(Some).map_err(|_| self.damaged(PIN))
     }
 
     /// For a folder that has none, or when the pinned epoch led to this one.
@@ -273,7 +285,8 @@ impl Identity {
         out.finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+    /// What the file `identity` holds, unsealed.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new("identity", bytes);
         if reader.u8()? != 1 {
             return Err(reader.error("an unknown version"));
@@ -284,13 +297,14 @@ impl Identity {
         let remembered = Head { seq: Seq(reader.varint()?), hash: Hash(reader.array()?) };
         let floor = match reader.u8()? {
             0 => None,
-            _ => Some(Floor {
+            1 => Some(Floor {
                 epoch: Epoch(reader.u32()?),
                 number: reader.varint()?,
                 seq: Seq(reader.varint()?),
                 checkpoint: Seq(reader.varint()?),
                 checkpoint_hash: Hash(reader.array()?),
             }),
+            _ => return Err(reader.error("a flag that is neither 0 nor 1")),
         };
         reader.finish()?;
         Ok(Self { slot: (slot != 0).then_some(DeviceSlot(slot)), incarnations, remembered, floor })
@@ -300,15 +314,4 @@ impl Identity {
 /// In the folder itself, beside the rest: `kept.keys+0000000000+0001`.
 fn kept_name(name: &ObjectName) -> String {
     format!("{KEPT}{}", name.to_string().replace('/', "+"))
-}
-
-fn decode_pin(bytes: &[u8]) -> Result<Pin, FormatError> {
-    let mut reader = Reader::new("pin", bytes);
-    if reader.raw(PIN_MAGIC.len())? != PIN_MAGIC {
-        return Err(reader.error("not a pin"));
-    }
-    let volume = VolumeId(reader.array()?);
-    let pin = Pin { volume, epoch: Epoch(reader.u32()?), root_commitment: Hash(reader.array()?) };
-    reader.finish()?;
-    Ok(pin)
 }
