@@ -93,3 +93,19 @@ impl Frames {
 fn chunk_key(file_key: &Key, id: &ChunkId) -> Key {
     Key::filled(|out| hkdf(file_key.expose(), b"", &[b"hushfs/v1/chunk-key", &id.0], out))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frames_number_is_at_the_nonces_end_and_the_last_ones_mark_at_its_start() {
+        let frames = Frames { key: bulk_key(&[0; 32]), nonce: [0x11; NONCE_LEN], aad: vec![] };
+        let start = [0x11; 8];
+        assert_eq!(frames.nonce(0, false), [0x11; NONCE_LEN]);
+        assert_eq!(frames.nonce(0x0102_0304, false)[..], [&start[..], &[0x10, 0x13, 0x12, 0x15]].concat()[..]);
+        let mut last = [0x11; NONCE_LEN];
+        last[0] = 0x91;
+        assert_eq!(frames.nonce(0, true), last);
+    }
+}

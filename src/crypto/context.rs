@@ -85,8 +85,8 @@ impl Context<'_> {
     /// Every field behind its length as u32 LE, the volume id first: no two lists of fields give the same
     /// bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let len = 4 + self.volume.0.len() + self.id.iter().map(|field| 4 + field.len()).sum::<usize>();
-        let mut out = Vec::with_capacity(len);
+        // Room for all but a slot's.
+        let mut out = Vec::with_capacity(128);
         for field in std::iter::once(&self.volume.0[..]).chain(self.id.iter().copied()) {
             out.extend_from_slice(&(field.len() as u32).to_le_bytes());
             out.extend_from_slice(field);

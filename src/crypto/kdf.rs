@@ -104,6 +104,7 @@ mod tests {
 
     #[test]
     fn bounds_and_default_are_allowed() {
+        assert_eq!(KdfParameters::FLOOR.memory_bytes(), 64 << 20);
         for parameters in [KdfParameters::FLOOR, KdfParameters::CEILING, KdfParameters::DEFAULT] {
             assert_eq!(parameters.check(), Ok(()));
         }
