@@ -1,5 +1,6 @@
-//! The direction of imports: a layer names only layers before it.
+//! What no compiler checks: a layer names only layers before it, and SECURITY.md names tests that exist.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +65,69 @@ fn each_outside_crate_has_its_layer() {
         }
     }
     assert!(wrong.is_empty(), "crates outside their layer:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_promise_names_tests_and_they_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let security = fs::read_to_string(root.join("src/SECURITY.md")).expect("SECURITY.md");
+    let tests = tests_in(root);
+    let (mut missing, mut bare) = (Vec::new(), Vec::new());
+    let mut promises = 0;
+    for line in security.lines() {
+        let named: Vec<&str> = line.split('`').skip(1).step_by(2).filter(|text| is_test_name(text)).collect();
+        missing.extend(named.iter().filter(|name| !tests.contains(**name)).map(|name| (*name).to_owned()));
+        let is_promise = line.split_once(". **").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+        promises += usize::from(is_promise);
+        if is_promise && named.is_empty() {
+            bare.push(line);
+        }
+    }
+    assert!(missing.is_empty(), "SECURITY.md names tests that do not exist: {missing:#?}");
+    assert!(bare.is_empty(), "promises without a test: {bare:#?}");
+    assert!(promises > 8, "SECURITY.md is not read as it is written");
+}
+
+/// Of several words; program names, options and paths are not.
+fn is_test_name(text: &str) -> bool {
+    text.contains('_')
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && text != "allow_other"
+}
+
+/// Names of functions that are a test by the attribute before them.
+fn tests_in(root: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for folder in ["src", "tests"] {
+        for file in sources_below(&root.join(folder)) {
+            let text = fs::read_to_string(&file).expect("a source file");
+            let mut is_test = false;
+            for line in text.lines().map(str::trim) {
+                if let Some(attribute) = line.strip_prefix("#[") {
+                    is_test |= attribute.starts_with("test]") || attribute.starts_with("tokio::test");
+                } else if let Some((_, rest)) = line.split_once("fn ") {
+                    let name = rest.split(['(', '<']).next().unwrap_or_default();
+                    if std::mem::take(&mut is_test) {
+                        found.insert(name.to_owned());
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn sources_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(sources_below(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
 }
 
 /// (layer, file, text) of each source file inside a layer.

@@ -58,6 +58,16 @@ mod tests {
         assert_eq!(padded_len((1 << 24) + 1), (1 << 24) + (1 << 19));
     }
 
+    #[test]
+    fn up_to_16_mib_an_object_has_one_of_321_lengths() {
+        let (mut lengths, mut len) = (0, 0);
+        while len < 1 << 24 {
+            len = padded_len(len + 1);
+            lengths += 1;
+        }
+        assert_eq!((lengths, len), (321, 1 << 24));
+    }
+
     proptest! {
         #[test]
         fn at_most_an_eighth_is_added_and_padding_is_stable(len in 4096u64..1 << 40) {
