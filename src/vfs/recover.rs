@@ -23,6 +23,9 @@ use super::node::Ahead;
 /// Roughly, in bytes of intents: a record is far from the longest that devices read.
 const GENERATION_BYTES: u64 = 8 << 20;
 
+/// Enough to tell what it is about.
+const REFUSED_MAX: usize = 100;
+
 /// What a replay came to, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
@@ -70,7 +73,7 @@ impl Drive {
                     Err(MetaError::Resolve(error)) => {
                         let place = self.path_at(place);
                         tracing::error!("a change of {place} from before does not fit the tree any more: {error}");
-                        if !replay.refused.contains(&place) {
+                        if replay.refused.len() < REFUSED_MAX && !replay.refused.contains(&place) {
                             replay.refused.push(place);
                         }
                     }
