@@ -134,15 +134,26 @@ impl Pending {
     /// many bytes they are.
     pub fn submit(&self, intents: Vec<Intent>) -> Result<u64, MetaError> {
         let mut queue = self.queue.lock();
+        let bytes = self.resolve_into_view(&intents)?;
+        intents.into_iter().for_each(|intent| queue.push(intent));
+        Ok(bytes)
+    }
+
+    /// As `submit`, for what is in the journal already, in the frames of the run that it is from.
+    pub fn submit_again(&self, intents: &[Intent]) -> Result<u64, MetaError> {
+        let _queue = self.queue.lock();
+        self.resolve_into_view(intents)
+    }
+
+    /// With the queue locked: rows and queue have one order.
+    fn resolve_into_view(&self, intents: &[Intent]) -> Result<u64, MetaError> {
         let mut scratch = Scratch::new(self.view.as_ref());
-        for intent in &intents {
+        for intent in intents {
             let changes = resolve(intent, &scratch)?;
             scratch.apply(changes);
         }
         self.view.apply(scratch.into_changes());
-        let bytes = intents.iter().map(rough_len).sum::<usize>() as u64;
-        intents.into_iter().for_each(|intent| queue.push(intent));
-        Ok(bytes)
+        Ok(intents.iter().map(rough_len).sum::<usize>() as u64)
     }
 
     /// Inodes whose acknowledged bytes must go into the next journal frame.
@@ -187,13 +198,17 @@ impl Pending {
     pub fn freeze_replayed(&self, contents: Vec<Content>) -> Result<Option<(Cut, JournalPayload)>, MetaError> {
         self.counters.reserve()?;
         let mut queue = self.queue.lock();
-        // In the frames of the runs that they are from.
+        // What was sealed on the way is only half in the frames of the runs that it is from: the bytes are there, and
+        // are sealed again if need be. But what is written later may name these keys, chunks and packs.
+        let sealed = std::mem::take(&mut queue.intents).into_iter().map(|(intent, _)| intent);
+        let facts: Vec<_> = sealed.filter(|intent| matches!(intent, Intent::Fact { .. })).collect();
         queue.forget_queued();
         let replayed = std::mem::take(&mut queue.replayed);
         if self.view.stats().active_rows == 0 {
             replayed.into_iter().for_each(|(incarnation, through)| self.journal.release(incarnation, through));
             return Ok(None);
         }
+        facts.into_iter().for_each(|fact| queue.push(fact));
         let mut contents = Some(contents);
         for (incarnation, through) in replayed {
             let contents = contents.take().unwrap_or_default();

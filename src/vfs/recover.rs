@@ -187,7 +187,7 @@ impl Drive {
                 (Vec::new(), None, Timestamp::default())
             }
         };
-        let bytes = self.pending.submit(vec![intent])?;
+        let bytes = self.pending.submit_again(&[intent])?;
         for ino in changed {
             let Some(node) = self.nodes.get(ino) else { continue };
             let mut state = node.state.lock();
@@ -242,7 +242,7 @@ impl Drive {
         self.budget.release(before.saturating_sub(after));
         let base = row.version + 1;
         state.ahead = (!state.dirty.is_empty()).then_some(Ahead { base, size, mtime, ctime: time });
-        self.pending.submit(vec![Intent::Write { ino, base: row.version, size, mtime, time, key, changes: said }])
+        self.pending.submit_again(&[Intent::Write { ino, base: row.version, size, mtime, time, key, changes: said }])
     }
 }
 

@@ -81,3 +81,45 @@ fn a_long_journal_is_committed_in_several_records_and_each_once() {
     rig.become_new_machine("two");
     check(&rig.mount(), "elsewhere");
 }
+
+#[test]
+fn what_is_written_after_a_replay_outlives_the_next_one() {
+    let mut rig = Rig::new();
+    let files = rig.mount();
+    files.mkdir("dir").unwrap();
+    rig.flush();
+    rig.break_store(OFFLINE);
+    // Small: its bytes are in the journal, and are sealed by the run that does it again.
+    files.write("dir/file", &noise(1, 3_000)).unwrap();
+    files.write("dir/twice", &noise(2, 3_000)).unwrap();
+    for name in ["dir/file", "dir/twice"] {
+        files.sync(name).unwrap();
+    }
+    rig.kill();
+    let files = rig.mount();
+    // Under the key, and of the chunk, that the replay made, and into its pack.
+    files.write("dir/file", &noise(3, 300_000)).unwrap();
+    files.write("dir/copy", &noise(2, 3_000)).unwrap();
+    for name in ["dir/file", "dir/copy"] {
+        files.sync(name).unwrap();
+    }
+    // Sealed and journaled as what the rows say.
+    rig.volume().cut().unwrap();
+    rig.volume().drive().sync_all().unwrap();
+    let written = [("dir/file", noise(3, 300_000)), ("dir/copy", noise(2, 3_000)), ("dir/twice", noise(2, 3_000))];
+    for time in ["offline", "again"] {
+        rig.kill();
+        let files = rig.mount();
+        for (name, content) in &written {
+            assert!(files.read(name).as_ref() == Ok(content), "{time}: {name}");
+        }
+    }
+    rig.faults.clear();
+    rig.flush();
+    rig.close();
+    rig.become_new_machine("two");
+    let files = rig.mount();
+    for (name, content) in &written {
+        assert!(files.read(name).as_ref() == Ok(content), "elsewhere: {name}");
+    }
+}
