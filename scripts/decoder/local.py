@@ -74,6 +74,8 @@ def intent(reader):
         reader.raw(16), reader.varint()
         for _ in range(reader.count()):
             reader.varint(), reader.varint(), reader.time()
+    elif kind == 11:
+        reader.varint(), reader.varint()
     else:
         raise malformed("an unknown intent")
     kept, at = b"", start

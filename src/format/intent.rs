@@ -77,6 +77,11 @@ pub enum Intent {
         through: IntentNo,
         contents: Vec<Content>,
     },
+    /// What new chunks of a file are sealed under; None: its next write draws a key. Nothing that a user sees of it.
+    FileKey {
+        ino: InodeId,
+        key: Option<KeyNo>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,6 +204,9 @@ impl Intent {
                     out.varint(content.ino.0).varint(content.size).time(content.mtime);
                 });
             }
+            Self::FileKey { ino, key } => {
+                out.u8(11).varint(ino.0).varint(key.map_or(0, |key| key.0));
+            }
         }
     }
 
@@ -278,6 +286,10 @@ impl Intent {
                     || Ok(Content { ino: decode_ino(reader)?, size: reader.varint()?, mtime: reader.time()? });
                 let contents = (0..count).map(|_| content()).collect::<Result<_, FormatError>>()?;
                 Self::Replayed { incarnation, through, contents }
+            }
+            11 => {
+                let (ino, key) = (decode_ino(reader)?, reader.varint()?);
+                Self::FileKey { ino, key: (key != 0).then_some(KeyNo(key)) }
             }
             _ => return Err(reader.error("an unknown intent")),
         })

@@ -361,7 +361,11 @@ fn name_inodes(intent: &Intent, named: &mut HashSet<InodeId>) {
             named.insert(*ino);
         }
         Intent::Exchange { a_ino, b_ino, .. } => named.extend([*a_ino, *b_ino]),
-        Intent::Unlink { .. } | Intent::SetXattr { .. } | Intent::Fact { .. } | Intent::Replayed { .. } => {}
+        Intent::Unlink { .. }
+        | Intent::SetXattr { .. }
+        | Intent::Fact { .. }
+        | Intent::Replayed { .. }
+        | Intent::FileKey { .. } => {}
     }
 }
 

@@ -16,10 +16,10 @@ use std::collections::btree_map::Entry as MapEntry;
 use super::error::MetaError;
 use super::overlay::Scratch;
 use super::rows::{RowChanges, Rows};
-use crate::base::{ChunkNo, InodeId, Name, Timestamp};
+use crate::base::{ChunkNo, InodeId, KeyNo, Name, Timestamp};
 use crate::format::FormatError;
 use crate::format::intent::{AttrChange, Intent};
-use crate::format::rows::{InodeRow, KeyBytes, RowKey, XATTR_LEN_MAX, XattrName, validate};
+use crate::format::rows::{ChunkRow, InodeRow, KeyBytes, RowKey, XATTR_LEN_MAX, XattrName, validate};
 
 /// The precondition that failed.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +86,7 @@ pub fn resolve(intent: &Intent, rows: &dyn Rows) -> Result<RowChanges, ResolveEr
         }
         Intent::Fact { key, value } => work.fact(key, value)?,
         Intent::Replayed { .. } => {}
+        Intent::FileKey { ino, key } => work.file_key(*ino, *key)?,
     }
     Ok(work.finish())
 }
@@ -192,12 +193,32 @@ impl Work<'_> {
         let encoded = key.encode();
         validate(&encoded, value).map_err(|_| ResolveError::Invalid("a malformed fact"))?;
         // A number says one thing for good: what cites it must not come to mean something else.
-        if !matches!(key, RowKey::Device(_)) && self.rows.get(&encoded)?.is_some_and(|there| there != value) {
+        if !matches!(key, RowKey::Device(_))
+            && let Some(there) = self.rows.get(&encoded)?
+            && there != value
+            && !is_same_content(key, &there, value)?
+        {
             return Err(ResolveError::OtherFact(key.clone()));
         }
         self.put(key, value.to_vec());
         Ok(())
     }
+
+    fn file_key(&mut self, ino: InodeId, key: Option<KeyNo>) -> Result<(), ResolveError> {
+        let row = self.inode(ino)?;
+        if !row.is_file() {
+            return Err(ResolveError::NotFile(ino));
+        }
+        row.key = key;
+        Ok(())
+    }
+}
+
+/// A chunk may be sealed anew elsewhere, under another key.
+fn is_same_content(key: &RowKey, there: &[u8], value: &[u8]) -> Result<bool, ResolveError> {
+    let RowKey::Chunk(_) = key else { return Ok(false) };
+    let (there, value) = (ChunkRow::decode(there)?, ChunkRow::decode(value)?);
+    Ok((there.id, there.len) == (value.id, value.len))
 }
 
 #[cfg(test)]

@@ -183,9 +183,11 @@ impl Drive {
             }
             Intent::Exchange { a_ino, b_ino, time, .. } => (vec![*a_ino, *b_ino], None, *time),
             Intent::SetAttr { ino, set, time } => (vec![*ino], set.mtime, *time),
-            Intent::Create { .. } | Intent::Write { .. } | Intent::Fact { .. } | Intent::Replayed { .. } => {
-                (Vec::new(), None, Timestamp::default())
-            }
+            Intent::Create { .. }
+            | Intent::Write { .. }
+            | Intent::Fact { .. }
+            | Intent::Replayed { .. }
+            | Intent::FileKey { .. } => (Vec::new(), None, Timestamp::default()),
         };
         let bytes = self.pending.submit_again(&[intent])?;
         for ino in changed {
@@ -262,7 +264,10 @@ fn place_of(intent: &Intent) -> (InodeId, Option<Name>) {
         | Intent::Unlink { parent, name, .. } => (*parent, Some(name.clone())),
         Intent::Rename { from, .. } => (from.parent, Some(from.name.clone())),
         Intent::Exchange { a, .. } => (a.parent, Some(a.name.clone())),
-        Intent::Write { ino, .. } | Intent::SetAttr { ino, .. } | Intent::SetXattr { ino, .. } => (*ino, None),
+        Intent::Write { ino, .. }
+        | Intent::SetAttr { ino, .. }
+        | Intent::SetXattr { ino, .. }
+        | Intent::FileKey { ino, .. } => (*ino, None),
         Intent::Fact { .. } | Intent::Replayed { .. } => (InodeId::ROOT, None),
     }
 }

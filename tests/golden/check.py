@@ -130,7 +130,7 @@ def journal_frame(place, data):
     }
 
 
-journal_replayed = journal_frame
+journal_replayed = journal_file_key = journal_frame
 
 
 def state_key(place, data):

@@ -98,6 +98,20 @@ fn open(place: &Value, bytes: &[u8]) -> Result<Value, String> {
     }))
 }
 
+pub const JOURNAL_FILE_KEY: Object = Object {
+    name: "journal-file-key",
+    about: "a journal frame that gives a file another key, and another file none",
+    make: || {
+        make(vec![
+            Intent::FileKey { ino: InodeId(258), key: Some(KeyNo(77)) },
+            Intent::FileKey { ino: InodeId(259), key: None },
+        ])
+    },
+    open,
+    failures: || vec![place_fails("another key", json!({ "state_key": hex(&[2; 32]) })), other_volume()],
+    sealed_bits: &[128, 648],
+};
+
 fn encoded(intent: &Intent) -> String {
     let mut out = Writer::new();
     intent.encode(&mut out);

@@ -35,6 +35,7 @@ pub const ALL: &[Object] = &[
     store::MANIFEST,
     local::JOURNAL,
     local::JOURNAL_REPLAYED,
+    local::JOURNAL_FILE_KEY,
     local::STATE_KEY,
     local::STATE_FILE,
 ];

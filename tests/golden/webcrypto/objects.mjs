@@ -345,7 +345,8 @@ function intent(reader, inline) {
         7: () => [reader.varint(), reader.bytes(), reader.u8(), reader.bytes(), time()],
         8: () => [numbers(3), time(), time(), reader.varint(), reader.many(() => change(reader, inline))],
         9: () => [reader.bytes(), reader.bytes()],
-        10: () => numbers(2),
+        10: () => [reader.raw(16), reader.varint(), reader.many(() => [numbers(2), time()])],
+        11: () => numbers(2),
     };
     const read = kinds[reader.u8()];
     if (!read) throw malformed("an unknown intent");
