@@ -41,6 +41,8 @@ Record = namedtuple("Record", "epoch prev commit_id slot incarnation high_water 
 Link = namedtuple("Link", "older root seq hash")
 Floor = namedtuple("Floor", "epoch seq checkpoint checkpoint_hash")
 Manifest = namedtuple("Manifest", "epoch head segments high_water past")
+# Whose chunk it is: the id and the kind in its context, and what its key is derived for.
+Home = namedtuple("Home", "id kind purpose")
 SegmentMeta = namedtuple("SegmentMeta", "id first last rows len hash")
 
 
@@ -108,20 +110,29 @@ def open_slot(volume, epoch, number, slot, secret):
         private_half = unseal(secret, "slot-private", volume, [u16(number), slot.head], slot.private)
     if len(private_half) != 32:
         raise authentication()
+    fields = [u32(epoch), u16(number), slot.head, slot.private]
+    root = open_exchanged(private_half, "slot-root", volume, fields, slot.root)
+    own, label = slot_details(volume, epoch, number, slot, root)
+    if own != public_half(private_half):
+        raise authentication()
+    return root, label
+
+
+def public_half(private_half):
     key = X25519PrivateKey.from_private_bytes(private_half)
-    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    ephemeral = slot.root[:32]
+    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def open_exchanged(private_half, kind, volume, fields, sealed):
+    """What was sealed to a public half: the ephemeral one, then a SEAL."""
+    ephemeral = sealed[:32]
     try:
+        key = X25519PrivateKey.from_private_bytes(private_half)
         shared = key.exchange(X25519PublicKey.from_public_bytes(ephemeral))
     except ValueError:
         raise authentication() from None
-    exchanged = hkdf(shared, b"", b"hushfs/v1/exchange" + ephemeral + public, 32)
-    fields = [u32(epoch), u16(number), slot.head, slot.private]
-    root = unseal(exchanged, "slot-root", volume, fields, slot.root[32:])
-    own, label = slot_details(volume, epoch, number, slot, root)
-    if own != public:
-        raise authentication()
-    return root, label
+    exchanged = hkdf(shared, b"", b"hushfs/v1/exchange" + ephemeral + public_half(private_half), 32)
+    return unseal(exchanged, kind, volume, fields, sealed[32:])
 
 
 def slot_details(volume, epoch, number, slot, root):
@@ -304,11 +315,15 @@ def pack(roots, incarnation, number, length, read):
     return epoch, start, entries
 
 
-def chunk(volume, key, name, length, frames, data):
+def of_volume(volume):
+    return Home(volume, "chunk", b"hushfs/v1/chunk-key")
+
+
+def chunk(home, key, name, length, frames, data):
     """The plaintext; `check_id` says whether it is the one that is meant."""
-    chunk_key = hkdf(key, b"", b"hushfs/v1/chunk-key" + name, 32)
-    ctx = context(volume, [name])
-    ek, nonce = derive(chunk_key, "chunk", ctx, data[:HEADER_LEN])
+    chunk_key = hkdf(key, b"", home.purpose + name, 32)
+    ctx = context(home.id, [name])
+    ek, nonce = derive(chunk_key, home.kind, ctx, data[:HEADER_LEN])
     if len(data) != HEADER_LEN + sum(frames):
         raise authentication()
     plain, at = [], HEADER_LEN

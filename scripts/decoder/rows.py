@@ -95,6 +95,8 @@ def parse_key(key):
             raise malformed("an invalid attribute name")
     elif tag == "V":
         parts = (int.from_bytes(reader.raw(2), "big"),)
+    elif tag == "L":
+        parts = (reader.raw(16),)
     else:
         raise malformed("an unknown kind of row")
     reader.end()
@@ -171,6 +173,44 @@ def device(reader, _):
     return name, incarnation, counters, reader.time()
 
 
+def link(reader, _):
+    state, inode, path, title = reader.u8(), reader.varint(), reader.bytes(), reader.name()
+    live, created, expiry = flag(reader), reader.time(), reader.varint(63)
+    newest, files, total = reader.varint(), reader.varint(), reader.varint()
+    if len(path) > 4096 or state > 2:
+        raise malformed("an impossible path or state")
+    keys = None if state == 2 else link_keys(reader)
+    return {
+        "state": state,
+        "inode": inode,
+        "path": path,
+        "title": title,
+        "live": live,
+        "created": created,
+        "expiry": expiry,
+        "newest": newest,
+        "files": files,
+        "bytes": total,
+        "keys": keys,
+    }
+
+
+def link_keys(reader):
+    seed, secret, protection = reader.raw(32), reader.raw(32), None
+    if flag(reader):
+        kdf = [reader.u32(), reader.u32(), reader.u32()]
+        protection = {"kdf": kdf, "salt": reader.raw(32), "root": reader.raw(32)}
+    recipient = reader.raw(32) if flag(reader) else None
+    return {"seed": seed, "secret": secret, "protection": protection, "recipient": recipient}
+
+
+def flag(reader):
+    value = reader.u8()
+    if value > 1:
+        raise malformed("neither yes nor no")
+    return value == 1
+
+
 VALUES = {
     "I": inode,
     "X": lambda reader, parts: extents(reader, parts[1]),
@@ -181,4 +221,5 @@ VALUES = {
     "K": lambda reader, _: (reader.varint32(), reader.bytes()),
     "P": lambda reader, _: (reader.raw(16), reader.varint()),
     "V": device,
+    "L": link,
 }

@@ -317,7 +317,7 @@ class Contents:
         try:
             key = objects.file_key(self.roots, epoch, row.key, wrapped)
             sealed = self.store.read_range(name, row.offset, row.sealed_len)
-            plain = objects.chunk(self.roots.volume, key, row.id, row.len, row.frames, sealed)
+            plain = objects.chunk(objects.of_volume(self.roots.volume), key, row.id, row.len, row.frames, sealed)
             objects.check_id(row.id, plain)
             return plain
         except Refused as error:

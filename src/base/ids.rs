@@ -57,6 +57,8 @@ bytes_id!(/// One run of a device.
     Incarnation, 16);
 bytes_id!(/// A checkpoint's segment; random.
     SegmentId, 16);
+bytes_id!(/// A link: the hash of the key that its records are signed with.
+    LinkId, 16);
 bytes_id!(/// BLAKE3 of a sealed object, or of an intent chain.
     Hash, 32);
 

@@ -6,16 +6,18 @@
 mod entropy;
 mod ids;
 mod name;
+mod printable;
 mod range;
 mod size;
 mod time;
 
 pub use entropy::{Entropy, SystemEntropy};
 pub use ids::{
-    ChunkId, ChunkNo, DeviceSlot, Epoch, Hash, Incarnation, InodeId, IntentNo, KeyNo, Numbers, PackName, PackNo,
-    SegmentId, Seq, VolumeId,
+    ChunkId, ChunkNo, DeviceSlot, Epoch, Hash, Incarnation, InodeId, IntentNo, KeyNo, LinkId, Numbers, PackName,
+    PackNo, SegmentId, Seq, VolumeId,
 };
 pub use name::{NAME_LEN_MAX, Name, NameError};
+pub use printable::Printable;
 pub use range::ByteRange;
 pub use size::{ByteSize, SizeError};
 pub use time::{Clock, SystemClock, Timestamp};

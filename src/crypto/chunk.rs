@@ -2,19 +2,57 @@
 //! XOR its index, and its first bit is flipped for the last: a frame opens alone, and a chunk that was cut or
 //! put in another order does not.
 //!
-//! The context is the volume and the chunk's id only, never a pack or a place, so that chunks move freely.
+//! The context is the volume (or the link) and the chunk's id only, never a pack or a place, so that chunks move
+//! freely.
 
 use super::seal::{
     HEADER_LEN, NONCE_LEN, SUITE, TAG_LEN, bulk_key, decrypt_into, derive, encrypt_in_place, fresh_salt, hkdf,
     open_header,
 };
 use super::{Context, CryptoError, Key, Kind};
-use crate::base::{ChunkId, Entropy, VolumeId};
+use crate::base::{ChunkId, Entropy, LinkId, VolumeId};
 use aws_lc_rs::aead::LessSafeKey;
 
 pub const CHUNK_HEADER_LEN: usize = HEADER_LEN;
 
 const _: () = assert!(CHUNK_HEADER_LEN == 65);
+
+/// Whose chunk it is: a file's of a volume, or a link's. Nothing of one opens as the other's, whatever the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkHome {
+    Volume(VolumeId),
+    Link(LinkId),
+}
+
+impl From<VolumeId> for ChunkHome {
+    fn from(volume: VolumeId) -> Self {
+        Self::Volume(volume)
+    }
+}
+
+impl From<LinkId> for ChunkHome {
+    fn from(link: LinkId) -> Self {
+        Self::Link(link)
+    }
+}
+
+impl ChunkHome {
+    fn context<'a>(self, id: &'a [&'a [u8]]) -> Context<'a> {
+        match self {
+            Self::Volume(volume) => Context { volume, kind: Kind::Chunk, id },
+            Self::Link(link) => Context::of_link(link, Kind::LinkChunk, id),
+        }
+    }
+
+    /// The key of one chunk, so that it can be handed on without the file's or the link's.
+    fn chunk_key(self, key: &Key, id: &ChunkId) -> Key {
+        let purpose: &[u8] = match self {
+            Self::Volume(_) => b"hushfs/v1/chunk-key",
+            Self::Link(_) => b"hushfs/v1/link-chunk-key",
+        };
+        Key::filled(|out| hkdf(key.expose(), b"", &[purpose, &id.0], out))
+    }
+}
 
 pub struct ChunkSealer {
     header: [u8; CHUNK_HEADER_LEN],
@@ -23,10 +61,11 @@ pub struct ChunkSealer {
 
 impl ChunkSealer {
     /// The id hedges the salt: it is the hash of all the plaintext.
-    pub fn new(file_key: &Key, volume: VolumeId, id: &ChunkId, entropy: &dyn Entropy) -> Self {
-        let key = chunk_key(file_key, id);
+    pub fn new(key: &Key, home: impl Into<ChunkHome>, id: &ChunkId, entropy: &dyn Entropy) -> Self {
+        let home = home.into();
+        let key = home.chunk_key(key, id);
         let fields: [&[u8]; 1] = [&id.0];
-        let context = Context { volume, kind: Kind::Chunk, id: &fields };
+        let context = home.context(&fields);
         let aad = context.encode();
         let salt = fresh_salt(&key, &id.0, entropy);
         let derived = derive(&key, &salt, &context, &aad);
@@ -53,15 +92,16 @@ pub struct ChunkOpener {
 
 impl ChunkOpener {
     pub fn new(
-        file_key: &Key,
-        volume: VolumeId,
+        key: &Key,
+        home: impl Into<ChunkHome>,
         id: &ChunkId,
         header: &[u8; CHUNK_HEADER_LEN],
     ) -> Result<Self, CryptoError> {
+        let home = home.into();
         let fields: [&[u8]; 1] = [&id.0];
-        let context = Context { volume, kind: Kind::Chunk, id: &fields };
+        let context = home.context(&fields);
         let aad = context.encode();
-        let derived = open_header(&chunk_key(file_key, id), &context, &aad, header)?;
+        let derived = open_header(&home.chunk_key(key, id), &context, &aad, header)?;
         Ok(Self { frames: Frames { key: bulk_key(&derived.key), nonce: derived.nonce, aad } })
     }
 
@@ -87,11 +127,6 @@ impl Frames {
         nonce[0] ^= u8::from(last) << 7;
         nonce
     }
-}
-
-/// Of one chunk, so that it can be handed on without the file's.
-fn chunk_key(file_key: &Key, id: &ChunkId) -> Key {
-    Key::filled(|out| hkdf(file_key.expose(), b"", &[b"hushfs/v1/chunk-key", &id.0], out))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a sealed thing is and where it belongs. It goes into the derivation and into the authenticated
 //! data, so that nothing opens in another's place.
 
-use crate::base::VolumeId;
+use crate::base::{LinkId, VolumeId};
 
 /// The kind separates domains: under one key, nothing of one kind opens as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,10 +24,16 @@ pub enum Kind {
     StateKey,
     StateFile,
     JournalFrame,
+    LinkSecret,
+    LinkOuter,
+    LinkInner,
+    LinkChunk,
+    LinkPackFooter,
+    LinkPackTrailer,
 }
 
 impl Kind {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 24] = [
         Self::Record,
         Self::Floor,
         Self::Manifest,
@@ -46,6 +52,12 @@ impl Kind {
         Self::StateKey,
         Self::StateFile,
         Self::JournalFrame,
+        Self::LinkSecret,
+        Self::LinkOuter,
+        Self::LinkInner,
+        Self::LinkChunk,
+        Self::LinkPackFooter,
+        Self::LinkPackTrailer,
     ];
 
     /// Part of the format: never to change. ASCII above 0x20, so that the suite byte behind it ends it.
@@ -69,11 +81,18 @@ impl Kind {
             Self::StateKey => "state-key",
             Self::StateFile => "state-file",
             Self::JournalFrame => "journal-frame",
+            Self::LinkSecret => "link-secret",
+            Self::LinkOuter => "link-outer",
+            Self::LinkInner => "link-inner",
+            Self::LinkChunk => "link-chunk",
+            Self::LinkPackFooter => "link-pack-footer",
+            Self::LinkPackTrailer => "link-pack-trailer",
         }
     }
 }
 
-/// `id` tells one of its kind from all others of the volume: a number, a name, a place.
+/// `id` tells one of its kind from all others of the volume: a number, a name, a place. What belongs to a link
+/// has the link's id in place of the volume's, and kinds of its own.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     pub volume: VolumeId,
@@ -81,7 +100,11 @@ pub struct Context<'a> {
     pub id: &'a [&'a [u8]],
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub const fn of_link(link: LinkId, kind: Kind, id: &'a [&'a [u8]]) -> Self {
+        Self { volume: VolumeId(link.0), kind, id }
+    }
+
     /// Every field behind its length as u32 LE, the volume id first: no two lists of fields give the same
     /// bytes.
     pub(super) fn encode(&self) -> Vec<u8> {

@@ -1,10 +1,16 @@
-//! BLAKE3, for content and for chains of records.
+//! BLAKE3, for content and for chains of records. SHA-256, for what a browser has to hold against a hash.
 
 use crate::base::{ChunkId, Hash};
+use sha2::{Digest, Sha256};
 
 /// BLAKE3 of `bytes`.
 pub fn blake3(bytes: &[u8]) -> [u8; 32] {
     *::blake3::hash(bytes).as_bytes()
+}
+
+/// SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 /// The id of a chunk is the hash of what it holds. Never shown outside sealed metadata.

@@ -13,8 +13,10 @@ mod exchange;
 mod hash;
 mod kdf;
 mod key;
+mod link;
 mod roots;
 mod seal;
+mod sign;
 #[cfg(test)]
 mod tests;
 mod vault;
@@ -23,14 +25,16 @@ mod vectors;
 mod words;
 
 pub use age::{AgeError, parse_identities, parse_recipient};
-pub use chunk::{CHUNK_HEADER_LEN, ChunkOpener, ChunkSealer};
+pub use chunk::{CHUNK_HEADER_LEN, ChunkHome, ChunkOpener, ChunkSealer};
 pub use context::{Context, Kind};
 pub use exchange::{EXCHANGE_OVERHEAD, PrivateHalf, PublicHalf, open_from, seal_to};
-pub use hash::{Blake3, blake3, chunk_id};
+pub use hash::{Blake3, blake3, chunk_id, sha256};
 pub use kdf::{KDF_SALT_LEN, KdfError, KdfParameters, password_key};
 pub use key::{KEY_LEN, Key};
+pub use link::link_content_root;
 pub use roots::Roots;
 pub use seal::{SEAL_OVERHEAD, TAG_LEN, open, open_bulk, seal, seal_bulk, seal_bulk_onto};
+pub use sign::{PUBLIC_KEY_LEN, SIGNATURE_LEN, Signer, VerifyingKey};
 pub use words::{RecoveryWords, WordsError};
 
 use crate::base::Epoch;

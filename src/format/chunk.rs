@@ -6,8 +6,8 @@
 
 use super::compress::{CODEC_LZ4, CODEC_RAW, pays};
 use super::rows::{ChunkRow, FRAME_OVERHEAD};
-use crate::base::{ByteRange, CHUNK_LEN, ChunkId, Entropy, FRAME_LEN, VolumeId};
-use crate::crypto::{CHUNK_HEADER_LEN, ChunkOpener, ChunkSealer, CryptoError, Key, TAG_LEN};
+use crate::base::{ByteRange, CHUNK_LEN, ChunkId, Entropy, FRAME_LEN};
+use crate::crypto::{CHUNK_HEADER_LEN, ChunkHome, ChunkOpener, ChunkSealer, CryptoError, Key, TAG_LEN, chunk_id};
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -23,9 +23,16 @@ pub struct SealedChunk {
     pub frames: Vec<u32>,
 }
 
-pub fn seal_chunk(file_key: &Key, volume: VolumeId, id: &ChunkId, plain: &[u8], entropy: &dyn Entropy) -> SealedChunk {
+/// `key` is the file's, or a link's content root.
+pub fn seal_chunk(
+    key: &Key,
+    home: impl Into<ChunkHome>,
+    id: &ChunkId,
+    plain: &[u8],
+    entropy: &dyn Entropy,
+) -> SealedChunk {
     let mut bytes = Vec::new();
-    let frames = seal_chunk_onto(&mut bytes, file_key, volume, id, plain, entropy);
+    let frames = seal_chunk_onto(&mut bytes, key, home, id, plain, entropy);
     SealedChunk { bytes, frames }
 }
 
@@ -33,8 +40,8 @@ pub fn seal_chunk(file_key: &Key, volume: VolumeId, id: &ChunkId, plain: &[u8], 
 /// its hash.
 pub fn seal_chunk_onto(
     out: &mut Vec<u8>,
-    file_key: &Key,
-    volume: VolumeId,
+    key: &Key,
+    home: impl Into<ChunkHome>,
     id: &ChunkId,
     plain: &[u8],
     entropy: &dyn Entropy,
@@ -43,7 +50,7 @@ pub fn seal_chunk_onto(
     let count = plain.len().div_ceil(FRAME);
     // With room for lz4 to fail in the last frame.
     out.reserve(CHUNK_HEADER_LEN + plain.len() + count * FRAME_OVERHEAD as usize + FRAME / 8);
-    let sealer = ChunkSealer::new(file_key, volume, id, entropy);
+    let sealer = ChunkSealer::new(key, home, id, entropy);
     out.extend_from_slice(sealer.header());
     let mut frames = Vec::with_capacity(count);
     let mut compressor = Some(CompressTable::large());
@@ -132,26 +139,54 @@ pub fn open_frames(
     }
     // Kept from one read to the next: to clear it each time costs as much as to decrypt.
     thread_local!(static FRAME_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
-    FRAME_BUFFER.with_borrow_mut(|buffer| open_each(opener, row, span, sealed, wanted, out, buffer))
+    let shape = Shape { len: row.len, frames: &row.frames };
+    FRAME_BUFFER.with_borrow_mut(|buffer| open_each(opener, &shape, &span.frames, sealed, wanted, out, buffer))
+}
+
+/// What a whole chunk, header and frames, holds. `len` and `frames` are from what names it; so is `id`, which the
+/// plaintext's hash is compared with.
+pub fn open_chunk(
+    key: &Key,
+    home: impl Into<ChunkHome>,
+    id: &ChunkId,
+    len: u32,
+    frames: &[u32],
+    sealed: &[u8],
+) -> Result<Vec<u8>, CryptoError> {
+    let (header, sealed) = sealed.split_first_chunk().ok_or(CryptoError::Authentication)?;
+    if sealed.len() as u64 != frames.iter().map(|len| u64::from(*len)).sum::<u64>() {
+        return Err(CryptoError::Authentication);
+    }
+    let opener = ChunkOpener::new(key, home, id, header)?;
+    let mut plain = vec![0; len as usize];
+    let all = ByteRange::new(0, len.into());
+    open_each(&opener, &Shape { len, frames }, &(0..frames.len() as u32), sealed, all, &mut plain, &mut Vec::new())?;
+    if chunk_id(&plain) == *id { Ok(plain) } else { Err(CryptoError::Authentication) }
+}
+
+/// A chunk's plaintext length, and each frame's sealed one.
+struct Shape<'a> {
+    len: u32,
+    frames: &'a [u32],
 }
 
 fn open_each(
     opener: &ChunkOpener,
-    row: &ChunkRow,
-    span: &FrameSpan,
+    shape: &Shape<'_>,
+    frames: &Range<u32>,
     mut sealed: &[u8],
     wanted: ByteRange,
     mut out: &mut [u8],
     scratch: &mut Vec<u8>,
 ) -> Result<(), CryptoError> {
-    for index in span.frames.clone() {
-        let len = *row.frames.get(index as usize).ok_or(CryptoError::Authentication)? as usize;
+    for index in frames.clone() {
+        let len = *shape.frames.get(index as usize).ok_or(CryptoError::Authentication)? as usize;
         let (frame, rest) = sealed.split_at_checked(len).ok_or(CryptoError::Authentication)?;
         sealed = rest;
         let start = u64::from(index) * FRAME_LEN;
-        let held = ByteRange { start, end: (start + FRAME_LEN).min(row.len.into()) };
+        let held = ByteRange { start, end: (start + FRAME_LEN).min(shape.len.into()) };
         let Some(part) = held.intersect(wanted) else { continue };
-        let last = index as usize + 1 == row.frames.len();
+        let last = index as usize + 1 == shape.frames.len();
         scratch.resize(len.checked_sub(TAG_LEN).ok_or(CryptoError::Authentication)?, 0);
         opener.open_frame(index, last, frame, scratch)?;
         let (piece, rest) = out.split_at_mut_checked(part.len() as usize).ok_or(CryptoError::Authentication)?;

@@ -12,6 +12,7 @@ mod envelope;
 mod floor;
 pub mod intent;
 pub mod journal;
+pub mod link;
 mod manifest;
 mod names;
 pub mod pack;

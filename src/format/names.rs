@@ -1,6 +1,6 @@
 //! Every object's name in the store. One name has one spelling: fixed widths, lower case.
 
-use crate::base::{Epoch, Incarnation, MIB, PackName, SegmentId, Seq};
+use crate::base::{Epoch, Incarnation, LinkId, MIB, PackName, SegmentId, Seq};
 use std::fmt;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +14,10 @@ pub enum ObjectName {
     Checkpoint(Seq),
     Segment(SegmentId),
     Pack(PackName),
+    /// A link's record.
+    Share(LinkId, u64),
+    /// A link's own pack.
+    SharePack(LinkId, u64),
 }
 
 /// A way to unlock the volume; not a device's slot.
@@ -50,6 +54,10 @@ pub enum Prefix {
     Segments,
     Packs,
     PacksOf(Incarnation),
+    Shares,
+    /// A link's records and packs.
+    ShareOf(LinkId),
+    SharePacksOf(LinkId),
 }
 
 impl fmt::Display for ObjectName {
@@ -63,6 +71,8 @@ impl fmt::Display for ObjectName {
             Self::Checkpoint(seq) => write!(f, "ck/{:020}", seq.0),
             Self::Segment(id) => write!(f, "seg/{id}"),
             Self::Pack(name) => write!(f, "pk/{}/{:020}", name.incarnation, name.number),
+            Self::Share(link, number) => write!(f, "share/{link}/{number:020}"),
+            Self::SharePack(link, number) => write!(f, "share/{link}/pk/{number:020}"),
         }
     }
 }
@@ -80,21 +90,26 @@ impl fmt::Display for Prefix {
             Self::Segments => f.write_str("seg/"),
             Self::Packs => f.write_str("pk/"),
             Self::PacksOf(incarnation) => write!(f, "pk/{incarnation}/"),
+            Self::Shares => f.write_str("share/"),
+            Self::ShareOf(link) => write!(f, "share/{link}/"),
+            Self::SharePacksOf(link) => write!(f, "share/{link}/pk/"),
         }
     }
 }
 
 /// Of objects that are read whole: records, manifests, segments. Writers stay far below.
 pub const WHOLE_LEN_MAX: u64 = 128 * MIB;
-/// Of the volume object, slots, links and floors, which have a few KiB.
+/// Of the volume object, slots, chain links and floors, which have a few KiB, and of a link's records.
 const SMALL_LEN_MAX: u64 = MIB;
 
 impl ObjectName {
     /// No writer makes a longer object of this kind, so that no reader has to hold more in memory.
     pub const fn len_max(&self) -> u64 {
         match self {
-            Self::Volume | Self::Slot(..) | Self::Chain(_) | Self::Floor(_) => SMALL_LEN_MAX,
-            Self::Log(_) | Self::Checkpoint(_) | Self::Segment(_) | Self::Pack(_) => WHOLE_LEN_MAX,
+            Self::Volume | Self::Slot(..) | Self::Chain(_) | Self::Floor(_) | Self::Share(..) => SMALL_LEN_MAX,
+            Self::Log(_) | Self::Checkpoint(_) | Self::Segment(_) | Self::Pack(_) | Self::SharePack(..) => {
+                WHOLE_LEN_MAX
+            }
         }
     }
 
@@ -123,6 +138,14 @@ impl ObjectName {
                 let incarnation = Incarnation::parse_hex(incarnation)?;
                 Some(Self::Pack(PackName { incarnation, number: digits(number, 20)? }))
             }
+            "share" => {
+                let (link, rest) = rest.split_once('/')?;
+                let link = LinkId::parse_hex(link)?;
+                match rest.strip_prefix("pk/") {
+                    Some(number) => Some(Self::SharePack(link, digits(number, 20)?)),
+                    None => Some(Self::Share(link, digits(rest, 20)?)),
+                }
+            }
             _ => None,
         }
     }
@@ -149,6 +172,8 @@ mod tests {
             any::<[u8; 16]>().prop_map(|id| ObjectName::Segment(SegmentId(id))),
             (any::<[u8; 16]>(), any::<u64>())
                 .prop_map(|(id, number)| ObjectName::Pack(PackName { incarnation: Incarnation(id), number })),
+            (any::<[u8; 16]>(), any::<u64>()).prop_map(|(id, number)| ObjectName::Share(LinkId(id), number)),
+            (any::<[u8; 16]>(), any::<u64>()).prop_map(|(id, number)| ObjectName::SharePack(LinkId(id), number)),
         ]
     }
 
@@ -199,6 +224,12 @@ mod tests {
             "pk/abcdef00000000000000000000000000/1",
             "pk/00000000000000000001",
             "other/00000000000000000001",
+            "share/00000000000000000001",
+            "share/abcdef00000000000000000000000000/1",
+            "share/ABCDEF00000000000000000000000000/00000000000000000001",
+            "share/abcdef00000000000000000000000000/pk/1",
+            "share/abcdef00000000000000000000000000/pk/pk/00000000000000000001",
+            "share/abcdef00000000000000000000000000/../00000000000000000001",
         ] {
             assert_eq!(ObjectName::parse(path), None, "{path}");
         }
@@ -210,6 +241,7 @@ mod tests {
         let (id, seq) = (Incarnation([0xab; 16]), Seq(5));
         let pack = ObjectName::Pack(PackName { incarnation: id, number: 1 });
         let slot = ObjectName::Slot(Epoch(2), SlotNo(3));
+        let link = LinkId([0xcd; 16]);
         for (name, prefix) in [
             (ObjectName::Volume, Prefix::Everything),
             (slot, Prefix::Slots),
@@ -221,6 +253,10 @@ mod tests {
             (ObjectName::Segment(SegmentId([1; 16])), Prefix::Segments),
             (pack, Prefix::Packs),
             (pack, Prefix::PacksOf(id)),
+            (ObjectName::Share(link, 1), Prefix::Shares),
+            (ObjectName::Share(link, 1), Prefix::ShareOf(link)),
+            (ObjectName::SharePack(link, 1), Prefix::ShareOf(link)),
+            (ObjectName::SharePack(link, 1), Prefix::SharePacksOf(link)),
         ] {
             assert!(name.to_string().starts_with(&prefix.to_string()), "{name} {prefix}");
         }

@@ -2,9 +2,10 @@
 //! extents are ranges.
 
 use super::codec::{FormatError, Reader, Writer};
+use super::link::LinkRow;
 use crate::base::{
-    CHUNK_LEN, ChunkId, ChunkNo, DeviceSlot, Epoch, FRAME_LEN, Incarnation, InodeId, KeyNo, Name, Numbers, PackName,
-    PackNo, Timestamp,
+    CHUNK_LEN, ChunkId, ChunkNo, DeviceSlot, Epoch, FRAME_LEN, Incarnation, InodeId, KeyNo, LinkId, Name, Numbers,
+    PackName, PackNo, Timestamp,
 };
 
 /// A row's encoded key.
@@ -23,6 +24,7 @@ pub enum RowKey {
     FileKey(KeyNo),
     Pack(PackNo),
     Device(DeviceSlot),
+    Link(LinkId),
 }
 
 /// An extended attribute's name: 1 to 255 bytes without NUL, namespace and all.
@@ -101,6 +103,10 @@ impl RowKey {
                 out.push(b'V');
                 out.extend_from_slice(&slot.0.to_be_bytes());
             }
+            Self::Link(link) => {
+                out.push(b'L');
+                out.extend_from_slice(&link.0);
+            }
         }
         out
     }
@@ -136,6 +142,7 @@ impl RowKey {
             b'K' => Self::FileKey(KeyNo(number(&mut reader)?)),
             b'P' => Self::Pack(PackNo(number(&mut reader)?)),
             b'V' => Self::Device(DeviceSlot(u16::from_be_bytes(reader.array()?))),
+            b'L' => Self::Link(LinkId(reader.array()?)),
             _ => return Err(error("an unknown tag")),
         };
         reader.finish()?;
@@ -515,5 +522,6 @@ pub fn validate(key: &[u8], value: &[u8]) -> Result<(), FormatError> {
         RowKey::FileKey(_) => FileKeyRow::decode(value).map(drop),
         RowKey::Pack(_) => PackRow::decode(value).map(drop),
         RowKey::Device(_) => DeviceRow::decode(value).map(drop),
+        RowKey::Link(_) => LinkRow::decode(value).map(drop),
     }
 }

@@ -1,7 +1,8 @@
 //! Reading rows, typed: the same for the view, for a guard on it, and for a scratch layer over it.
 
 use super::error::MetaError;
-use crate::base::{ByteRange, ChunkNo, DeviceSlot, InodeId, KeyNo, Name, PackNo};
+use crate::base::{ByteRange, ChunkNo, DeviceSlot, InodeId, KeyNo, LinkId, Name, PackNo};
+use crate::format::link::LinkRow;
 use crate::format::rows::{
     ChunkRow, DeviceRow, DirentRow, EXTENT_WINDOW_LEN, Extent, FileKeyRow, InodeBody, InodeRow, KeyBytes, PackRow,
     RowKey, XattrName, decode_window,
@@ -148,6 +149,20 @@ pub trait Rows {
 
     fn pack(&self, no: PackNo) -> Result<Option<PackRow>, MetaError> {
         self.get(&RowKey::Pack(no).encode())?.map(|row| Ok(PackRow::decode(&row)?)).transpose()
+    }
+
+    fn link(&self, id: LinkId) -> Result<Option<LinkRow>, MetaError> {
+        self.get(&RowKey::Link(id).encode())?.map(|row| Ok(LinkRow::decode(&row)?)).transpose()
+    }
+
+    fn links(&self) -> Result<Vec<(LinkId, LinkRow)>, MetaError> {
+        let rows = self.scan(b"L", None, ALL)?;
+        rows.iter()
+            .map(|(key, row)| match RowKey::decode(key)? {
+                RowKey::Link(id) => Ok((id, LinkRow::decode(row)?)),
+                _ => Err(unexpected("link row")),
+            })
+            .collect()
     }
 
     fn devices(&self) -> Result<Vec<(DeviceSlot, DeviceRow)>, MetaError> {

@@ -35,11 +35,12 @@ pub enum ObjectKind {
     Checkpoint,
     Segment,
     Pack,
+    Share,
 }
 
 impl ObjectKind {
-    pub const ALL: [Self; 7] =
-        [Self::Volume, Self::Slot, Self::Log, Self::Floor, Self::Checkpoint, Self::Segment, Self::Pack];
+    pub const ALL: [Self; 8] =
+        [Self::Volume, Self::Slot, Self::Log, Self::Floor, Self::Checkpoint, Self::Segment, Self::Pack, Self::Share];
 
     pub fn of(name: &ObjectName) -> Self {
         match name {
@@ -50,6 +51,7 @@ impl ObjectKind {
             ObjectName::Checkpoint(_) => Self::Checkpoint,
             ObjectName::Segment(_) => Self::Segment,
             ObjectName::Pack(_) => Self::Pack,
+            ObjectName::Share(..) | ObjectName::SharePack(..) => Self::Share,
         }
     }
 }
@@ -71,15 +73,15 @@ pub struct HealthState {
     pub requests: u64,
     pub failures: u64,
     /// By kind, in the order of `ObjectKind::ALL`.
-    pub traffic: [Traffic; 7],
+    pub traffic: [Traffic; 8],
 }
 
 /// Shared by the store's decorators and `status`. Counting takes no lock; only a change of level does.
 pub struct Health {
     requests: AtomicU64,
     failures: AtomicU64,
-    sent_bytes: [AtomicU64; 7],
-    received_bytes: [AtomicU64; 7],
+    sent_bytes: [AtomicU64; 8],
+    received_bytes: [AtomicU64; 8],
     /// Failures since the last success; read without the lock on every success.
     failures_in_row: AtomicU64,
     level: Mutex<Level>,

@@ -114,7 +114,7 @@ fn is_kept(name: &ObjectName) -> bool {
         | ObjectName::Log(_)
         | ObjectName::Checkpoint(_)
         | ObjectName::Segment(_) => true,
-        ObjectName::Floor(_) | ObjectName::Pack(_) => false,
+        ObjectName::Floor(_) | ObjectName::Pack(_) | ObjectName::Share(..) | ObjectName::SharePack(..) => false,
     }
 }
 

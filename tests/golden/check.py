@@ -13,7 +13,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "scripts"))
 
-from decoder import local, objects, primitives  # noqa: E402
+from decoder import links, local, objects, primitives, rows  # noqa: E402
 from mnemonic import Mnemonic  # noqa: E402
 
 
@@ -37,7 +37,8 @@ def file_key(place, data):
 
 def chunk(place, data):
     volume, key = h(place, "volume"), h(place, "file_key")
-    plain = objects.chunk(volume, key, h(place, "id"), place["len"], place["frames"], data)
+    home = objects.of_volume(volume)
+    plain = objects.chunk(home, key, h(place, "id"), place["len"], place["frames"], data)
     return {"blake3": primitives.object_hash(plain).hex(), "len": len(plain)}
 
 
@@ -141,6 +142,80 @@ def state_key(place, data):
 def state_file(place, data):
     plain = local.state_file(h(place, "state_key"), h(place, "volume"), place["name"].encode(), data)
     return {"plain": plain.hex()}
+
+
+def reference(chunk):
+    return chunk._asdict() | {"id": chunk.id.hex(), "sha256": chunk.sha256.hex()}
+
+
+def link_record(place, data):
+    found = links.record(h(place, "link"), place["number"], data)
+    if found.tombstone:
+        return {"tombstone": True}
+    secret = links.secret_for(found, h(place, "identity")) if "identity" in place else h(place, "secret")
+    password = place["password"].encode() if "password" in place else None
+    header, root = links.contents(found, secret, password)
+    return {
+        "tombstone": False,
+        "expiry": found.expiry,
+        "title": header.title.hex(),
+        "published": list(header.published),
+        "directory": header.directory,
+        "files": header.files,
+        "bytes": header.bytes,
+        "index": [reference(chunk) for chunk in header.index],
+        "root": root.hex(),
+    }
+
+
+def link_record_costly(place, data):
+    try:
+        return link_record(place, data)
+    except primitives.Refused as refused:
+        return {"refused": refused.word}
+
+
+link_record_password = link_record_recipient = link_tombstone = link_record
+
+
+def link_chunk(place, data):
+    frames, name = place["frames"], h(place, "id")
+    found = links.Chunk(place["pack"], place["offset"], place["len"], name, frames, h(place, "sha256"))
+    plain = links.chunk(h(place, "link"), h(place, "root"), found, data)
+    return {"blake3": primitives.object_hash(plain).hex(), "len": len(plain)}
+
+
+def link_pack(place, data):
+    start, chunks = links.pack(h(place, "link"), h(place, "footer_key"), place["number"], data)
+    return {"footer_at": start, "chunks": [reference(chunk) for chunk in chunks]}
+
+
+def link_index(place, data):
+    found = []
+    for item in links.index(h(place, "title"), place["directory"], place["files"], place["bytes"], data):
+        if not isinstance(item, links.Entry):
+            found.append({"piece": item[0], "chunk": reference(item[1])})
+            continue
+        kind = {"size": item.size, "executable": item.executable, "chunks": item.chunks}
+        if item.kind == links.DIRECTORY:
+            kind = "directory"
+        elif item.kind == links.SYMLINK:
+            kind = {"target": item.target.hex()}
+        name, mtime = item.name.hex(), list(item.mtime)
+        found.append({"entry": item.number, "parent": item.parent, "name": name, "mtime": mtime, "kind": kind})
+    return found
+
+
+def link_row(place, data):
+    def texts(value):
+        if isinstance(value, dict):
+            return {key: texts(inner) for key, inner in value.items()}
+        if isinstance(value, tuple):
+            return list(value)
+        return value.hex() if isinstance(value, bytes) else value
+
+    tag, parts = rows.parse_key(h(place, "key"))
+    return texts(rows.parse_value(tag, parts, data))
 
 
 def outcome(name, place, data):

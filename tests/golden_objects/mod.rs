@@ -1,5 +1,6 @@
 //! How each object of the golden vectors is made and opened.
 
+mod links;
 mod local;
 mod store;
 
@@ -38,6 +39,15 @@ pub const ALL: &[Object] = &[
     local::JOURNAL_FILE_KEY,
     local::STATE_KEY,
     local::STATE_FILE,
+    links::RECORD,
+    links::RECORD_PASSWORD,
+    links::RECORD_COSTLY,
+    links::RECORD_RECIPIENT,
+    links::TOMBSTONE,
+    links::CHUNK,
+    links::INDEX,
+    links::PACK,
+    links::ROW,
 ];
 
 const SEAL: Object = Object {

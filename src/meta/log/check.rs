@@ -51,7 +51,7 @@ impl Footprint {
                     footprint.removes_stored |= value.is_none();
                     footprint.others.insert(key.clone());
                 }
-                Ok(RowKey::Device(_)) | Err(_) => {
+                Ok(RowKey::Device(_) | RowKey::Link(_)) | Err(_) => {
                     footprint.others.insert(key.clone());
                 }
             }

@@ -103,7 +103,7 @@ impl Tree {
                 RowKey::Xattr(ino, _) => {
                     owners.insert(ino);
                 }
-                RowKey::Chunk(_) | RowKey::FileKey(_) | RowKey::Pack(_) | RowKey::Device(_) => {}
+                RowKey::Chunk(_) | RowKey::FileKey(_) | RowKey::Pack(_) | RowKey::Device(_) | RowKey::Link(_) => {}
             }
         }
         assert_eq!(names, backrefs);
@@ -578,6 +578,30 @@ fn facts_are_put_and_only_about_what_is_no_tree() {
     for (key, value) in [(RowKey::Inode(InodeId(1)), value), (key, [0].into())] {
         assert!(matches!(tree.resolve(&Intent::Fact { key, value }), Err(ResolveError::Invalid(_))));
     }
+}
+
+#[test]
+fn a_link_changes_and_stays_taken_back() {
+    use crate::base::{LinkId, SystemEntropy};
+    use crate::format::link::{LinkKeys, LinkRow, LinkState};
+    let row = |state, newest| {
+        let title = Name::parse("title").unwrap();
+        let (path, created, expiry) = (b"path".as_slice().into(), time(1), None);
+        LinkRow { state, inode: InodeId(1), path, title, live: true, created, expiry, newest, files: 1, bytes: 2 }
+    };
+    let key = RowKey::Link(LinkId([1; 16]));
+    let mut tree = Tree::new();
+    let mut say = |row: &LinkRow| {
+        tree.resolve(&Intent::Fact { key: key.clone(), value: row.encode().as_slice().into() }).unwrap();
+        LinkRow::decode(&tree.get(&key.encode()).unwrap().unwrap()).unwrap()
+    };
+    let keys = || LinkKeys::generate(None, &SystemEntropy);
+    for known in [row(LinkState::Publishing(keys()), 0), row(LinkState::Published(keys()), 1)] {
+        assert_eq!(say(&known), known);
+    }
+    let revoked = row(LinkState::Revoked, 2);
+    assert_eq!(say(&revoked), revoked);
+    assert_eq!(say(&row(LinkState::Published(keys()), 3)), revoked);
 }
 
 #[test]

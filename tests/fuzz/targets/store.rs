@@ -8,6 +8,7 @@ use hushfs::crypto::{
     seal_to,
 };
 use hushfs::format::chunk::{frame_span, open_frames};
+use hushfs::format::link::LinkRow;
 use hushfs::format::pack::{PackEntry, TRAILER_LEN, decode_footer, decode_trailer, footer};
 use hushfs::format::rows::{
     ChunkRow, DeviceRow, DirentRow, FileKeyRow, InodeRow, PackRow, RowKey, decode_window, encode_window, validate,
@@ -324,6 +325,7 @@ pub fn row(data: &[u8]) -> Option<()> {
         RowKey::FileKey(_) => FileKeyRow::decode(value).map(|row| row.encode()),
         RowKey::Pack(_) => PackRow::decode(value).map(|row| row.encode()),
         RowKey::Device(_) => DeviceRow::decode(value).map(|row| row.encode()),
+        RowKey::Link(_) => LinkRow::decode(value).map(|row| row.encode().to_vec()),
         RowKey::Backref(..) | RowKey::Xattr(..) => return is_valid.then_some(()),
     };
     assert_eq!(encoded.is_ok(), is_valid);

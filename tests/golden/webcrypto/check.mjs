@@ -7,6 +7,7 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
+import * as links from "./links.mjs";
 import * as objects from "./objects.mjs";
 import { Refused, Roots, ascii, hash, hex, load, malformed, seal, unhex, unseal } from "./primitives.mjs";
 
@@ -16,7 +17,32 @@ const { wordlist } = load("@scure/bip39/wordlists/english");
 /** Epochs 0 and 1 with one root, so that only the context tells them apart. */
 const roots = (place) => new Roots(unhex(place.volume), { 0: unhex(place.root), 1: unhex(place.root) });
 
+async function linkRecord(place, data) {
+    const found = await links.record(unhex(place.link), place.number, data);
+    if (found.tombstone) return { tombstone: true };
+    const secret = place.identity ? await links.secretFor(found, unhex(place.identity)) : unhex(place.secret);
+    const opened = await links.contents(found, secret, place.password && ascii(place.password));
+    return { tombstone: false, expiry: found.expiry, ...opened };
+}
+
 const readers = {
+    "link-record": linkRecord,
+    "link-tombstone": linkRecord,
+    "link-record-costly": async (place, data) => {
+        try {
+            return await linkRecord(place, data);
+        } catch (error) {
+            return { refused: error.word };
+        }
+    },
+    async "link-chunk"(place, data) {
+        const found = { ...place, id: unhex(place.id), sha256: unhex(place.sha256) };
+        const plain = await links.linkChunk(unhex(place.link), unhex(place.root), found, data);
+        return { blake3: hash(plain), len: plain.length };
+    },
+    "link-pack": (place, data) => links.pack(unhex(place.link), unhex(place.footer_key), place.number, data),
+    "link-index": (place, data) => links.index(unhex(place.title), place.directory, place.files, place.bytes, data),
+    "link-row": (place, data) => links.row(data),
     async seal(place, data) {
         const [key, volume, fields] = [unhex(place.key), unhex(place.volume), place.id.map(unhex)];
         const plain = await unseal(key, "record", volume, fields, data);
@@ -74,7 +100,7 @@ const readers = {
 };
 
 /** Of vectors with a longer name. */
-const FAMILIES = ["slot", "record", "journal"];
+const FAMILIES = ["slot", "record", "journal", "link-record"];
 
 /** As the vectors write it. */
 function plainValue(value) {

@@ -265,10 +265,13 @@ export async function pack(roots, incarnation, number, data) {
     return { epoch, footer_at: start, entries };
 }
 
-export async function chunk(volume, file_key, id, len, frames, data) {
-    const key = await hkdf(file_key, u8(0).subarray(1), concat(ascii("hushfs/v1/chunk-key"), id), 32);
+/** Whose chunk it is: the kind in its context, and what its key is derived for. */
+const OF_VOLUME = { kind: "chunk", purpose: "hushfs/v1/chunk-key" };
+
+export async function chunk(volume, file_key, id, len, frames, data, home = OF_VOLUME) {
+    const key = await hkdf(file_key, u8(0).subarray(1), concat(ascii(home.purpose), id), 32);
     const ctx = context(volume, [id]);
-    const { ek, nonce } = await openHeader(key, "chunk", ctx, data);
+    const { ek, nonce } = await openHeader(key, home.kind, ctx, data);
     const total = frames.reduce((sum, frame) => sum + frame, SEAL_HEADER_LEN);
     if (data.length !== total || frames.length !== Math.ceil(len / FRAME_LEN)) throw authentication();
     const plain = [];

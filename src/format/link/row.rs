@@ -1,0 +1,193 @@
+//! An `L` row's value: what the owner keeps of a link.
+
+use super::{LinkKeys, LinkProtection};
+use crate::base::{InodeId, Name, Timestamp};
+use crate::crypto::{KdfParameters, Key, PublicHalf};
+use crate::format::codec::{FormatError, Reader, Writer};
+use zeroize::Zeroizing;
+
+const WHAT: &str = "link row";
+/// As the kernel has it for a whole path.
+const PATH_LEN_MAX: usize = 4096;
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct LinkRow {
+    pub state: LinkState,
+    pub inode: InodeId,
+    /// As it was given, for people.
+    pub path: Box<[u8]>,
+    pub title: Name,
+    /// Followed, and published again after changes.
+    pub live: bool,
+    pub created: Timestamp,
+    pub expiry: Option<Timestamp>,
+    /// Number of the newest record; 0 before the first.
+    pub newest: u64,
+    pub files: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// The first record is not in the store yet.
+    Publishing(LinkKeys),
+    Published(LinkKeys),
+    /// The keys are gone: nothing is left to open, and nothing may be published.
+    Revoked,
+}
+
+impl LinkState {
+    pub fn keys(&self) -> Option<&LinkKeys> {
+        match self {
+            Self::Publishing(keys) | Self::Published(keys) => Some(keys),
+            Self::Revoked => None,
+        }
+    }
+}
+
+impl LinkRow {
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut out = Writer::new();
+        out.u8(match self.state {
+            LinkState::Publishing(_) => 0,
+            LinkState::Published(_) => 1,
+            LinkState::Revoked => 2,
+        });
+        out.varint(self.inode.0).bytes(&self.path).bytes(self.title.as_bytes()).u8(self.live.into());
+        out.time(self.created).varint(self.expiry.map_or(0, |at| u64::try_from(at.secs).unwrap_or(0).max(1)));
+        out.varint(self.newest).varint(self.files).varint(self.bytes);
+        if let Some(keys) = self.state.keys() {
+            encode_keys(&mut out, keys);
+        }
+        Zeroizing::new(out.finish())
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = Reader::new(WHAT, bytes);
+        let state = reader.u8()?;
+        let (inode, path) = (InodeId(reader.varint()?), reader.bytes()?);
+        if path.len() > PATH_LEN_MAX {
+            return Err(reader.error("a path over 4,096 bytes"));
+        }
+        let title = Name::parse(reader.bytes()?).map_err(|_| reader.error("an invalid title"))?;
+        let live = flag(&mut reader)?;
+        let (created, expiry) = (reader.time()?, reader.varint()?);
+        let expiry = i64::try_from(expiry).map_err(|_| reader.error("an expiry over 2^63"))?;
+        let (newest, files, bytes) = (reader.varint()?, reader.varint()?, reader.varint()?);
+        let state = match state {
+            0 => LinkState::Publishing(decode_keys(&mut reader)?),
+            1 => LinkState::Published(decode_keys(&mut reader)?),
+            2 => LinkState::Revoked,
+            _ => return Err(reader.error("an unknown state")),
+        };
+        reader.finish()?;
+        let expiry = (expiry != 0).then(|| Timestamp::new(expiry, 0));
+        Ok(Self { state, inode, path: path.into(), title, live, created, expiry, newest, files, bytes })
+    }
+}
+
+fn encode_keys(out: &mut Writer, keys: &LinkKeys) {
+    out.raw(keys.seed.expose()).raw(keys.secret.expose());
+    match &keys.protection {
+        LinkProtection::None => {
+            out.u8(0);
+        }
+        LinkProtection::Password { kdf, salt, root } => {
+            out.u8(1).u32(kdf.memory_kib).u32(kdf.passes).u32(kdf.lanes).raw(salt).raw(root.expose());
+        }
+    }
+    match &keys.recipient {
+        None => out.u8(0),
+        Some(recipient) => out.u8(1).raw(&recipient.0),
+    };
+}
+
+fn decode_keys(reader: &mut Reader<'_>) -> Result<LinkKeys, FormatError> {
+    let (seed, secret) = (key(reader)?, key(reader)?);
+    let protection = match flag(reader)? {
+        false => LinkProtection::None,
+        true => LinkProtection::Password {
+            kdf: KdfParameters { memory_kib: reader.u32()?, passes: reader.u32()?, lanes: reader.u32()? },
+            salt: reader.array()?,
+            root: key(reader)?,
+        },
+    };
+    let recipient = match flag(reader)? {
+        false => None,
+        true => Some(PublicHalf(reader.array()?)),
+    };
+    Ok(LinkKeys { seed, secret, protection, recipient })
+}
+
+fn key(reader: &mut Reader<'_>) -> Result<Key, FormatError> {
+    let bytes = reader.raw(crate::crypto::KEY_LEN)?;
+    Key::try_from_slice(bytes).ok_or_else(|| reader.error("cut short"))
+}
+
+fn flag(reader: &mut Reader<'_>) -> Result<bool, FormatError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(reader.error("neither yes nor no")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::SystemEntropy;
+    use crate::format::testing::key;
+
+    fn row(state: LinkState) -> LinkRow {
+        LinkRow {
+            state,
+            inode: InodeId(7),
+            path: b"photos/2024".as_slice().into(),
+            title: Name::parse("2024").unwrap(),
+            live: true,
+            created: Timestamp::new(1_700_000_000, 5),
+            expiry: Some(Timestamp::new(1_800_000_000, 0)),
+            newest: 3,
+            files: 12,
+            bytes: 34_567,
+        }
+    }
+
+    fn keys() -> LinkKeys {
+        let salt = [5; 32];
+        let protection = LinkProtection::Password { kdf: KdfParameters::FLOOR, salt, root: key(3) };
+        LinkKeys { protection, ..LinkKeys::generate(Some(PublicHalf([6; 32])), &SystemEntropy) }
+    }
+
+    #[test]
+    fn rows_round_trip_in_every_state() {
+        let plain = LinkKeys::generate(None, &SystemEntropy);
+        for state in [LinkState::Publishing(plain), LinkState::Published(keys()), LinkState::Revoked] {
+            let row = row(state);
+            assert_eq!(LinkRow::decode(&row.encode()).unwrap(), row);
+            let without = LinkRow { expiry: None, live: false, ..row };
+            assert_eq!(LinkRow::decode(&without.encode()).unwrap(), without);
+        }
+    }
+
+    #[test]
+    fn a_revoked_row_holds_no_key() {
+        let keys = keys();
+        let (seed, secret) = (*keys.seed.expose(), *keys.secret.expose());
+        let published = row(LinkState::Published(keys)).encode();
+        let holds = |bytes: &[u8], key: &[u8]| bytes.windows(32).any(|window| window == key);
+        assert!(holds(&published, &seed) && holds(&published, &secret));
+        let revoked = row(LinkState::Revoked).encode();
+        assert!(!holds(&revoked, &seed) && !holds(&revoked, &secret));
+    }
+
+    #[test]
+    fn what_no_writer_makes_is_refused() {
+        let good = row(LinkState::Published(keys())).encode();
+        assert!((0..good.len()).all(|len| LinkRow::decode(&good[..len]).is_err()));
+        let mut state = good.clone();
+        state[0] = 3;
+        assert_eq!(LinkRow::decode(&state).unwrap_err().why, "an unknown state");
+        assert_eq!(LinkRow::decode(&[&good[..], &[0]].concat()).unwrap_err().why, "bytes after the end");
+    }
+}
