@@ -12,5 +12,6 @@ pub mod disk;
 pub mod format;
 pub mod fuse;
 pub mod meta;
+pub mod share;
 pub mod store;
 pub mod vfs;

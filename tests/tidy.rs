@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const LAYERS: [&str; 11] =
-    ["base", "crypto", "format", "disk", "store", "cache", "content", "meta", "vfs", "fuse", "cli"];
+const LAYERS: [&str; 12] =
+    ["base", "crypto", "format", "disk", "store", "cache", "content", "meta", "vfs", "fuse", "share", "cli"];
 
 /// Crates that one layer alone may use (`meta` keeps its caches with `lru` as `cache` does).
-const SOLE_USERS: [(&str, &[&str]); 14] = [
+const SOLE_USERS: [(&str, &[&str]); 16] = [
     ("aes_gcm", &["crypto"]),
     ("aws_lc_rs", &["crypto"]),
     ("argon2", &["crypto"]),
@@ -16,10 +16,12 @@ const SOLE_USERS: [(&str, &[&str]); 14] = [
     ("x25519_dalek", &["crypto"]),
     ("bip39", &["crypto"]),
     ("hkdf", &["crypto"]),
+    ("sha2", &["crypto"]),
     ("lz4_flex", &["format"]),
     ("object_store", &["store"]),
     ("rusqlite", &["meta"]),
     ("fuser", &["fuse"]),
+    ("reqwest", &["share"]),
     ("clap", &["cli"]),
     ("anyhow", &["cli"]),
     ("indicatif", &["cli"]),

@@ -98,6 +98,7 @@ pub struct Drive {
     next_handle: AtomicU64,
     /// Set when the volume must not be written to any more, such as after a fork was seen.
     frozen_for_good: AtomicBool,
+    changes: AtomicU64,
     uncut: Mutex<Uncut>,
     due: Condvar,
     /// Waits until the record that holds all that was cut so far is in the store.
@@ -155,6 +156,7 @@ impl Drive {
             orphan_packs: Mutex::default(),
             next_handle: AtomicU64::new(1),
             frozen_for_good: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
             uncut: Mutex::default(),
             due: Condvar::new(),
             remote: Mutex::default(),
@@ -237,8 +239,18 @@ impl Drive {
         self.budget.release(self.nodes.settle(ino));
     }
 
+    /// Grows with every change of the volume that this device makes or hears of: what has not grown has not changed.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Counts towards the next cut.
     pub(super) fn note_written(&self, bytes: u64) {
+        self.note_change();
         let mut uncut = self.uncut.lock();
         uncut.bytes += bytes;
         uncut.since.get_or_insert_with(Instant::now);

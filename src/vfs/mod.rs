@@ -12,6 +12,7 @@ mod cycle;
 mod data;
 mod drive;
 mod errors;
+mod links;
 mod namespace;
 mod node;
 pub mod quota;

@@ -274,6 +274,7 @@ impl Volume {
             foreign: {
                 let (kernel, drive) = (kernel.clone(), drive.clone());
                 Box::new(move |rows| {
+                    drive.note_change();
                     drive.reload_quota();
                     if let Some(kernel) = kernel.lock().clone() {
                         rows.iter().for_each(|(key, _)| invalidate(kernel.as_ref(), key));

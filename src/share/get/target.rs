@@ -1,0 +1,223 @@
+//! Makes a link's tree on disk. Every name is one component, opened from its directory's descriptor and never through a
+//! symlink; so whatever the names and symlinks of a link are, nothing is made outside.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, flock, futimens, mkdirat, openat, statat,
+    symlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use super::{GetError, Place};
+use crate::base::{LinkId, Timestamp};
+use crate::crypto::chunk_id;
+use crate::format::link::{ChunkRef, Entry, EntryKind, PIECE_LEN};
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FILE: OFlags =
+    OFlags::RDWR.union(OFlags::CREATE).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+pub(super) struct Target<'a> {
+    place: &'a Place,
+    part: OsString,
+    /// The open directories, the outermost first.
+    open: Vec<OpenDirectory>,
+    /// Symlinks that lead out of what is shared.
+    pub refused_symlinks: u64,
+}
+
+struct OpenDirectory {
+    number: u64,
+    dir: OwnedFd,
+    path: PathBuf,
+    mtime: Timestamp,
+}
+
+/// A file while its chunks come.
+pub(super) struct TargetFile {
+    file: File,
+    path: PathBuf,
+    mtime: Timestamp,
+    /// Something was there before: an earlier try's.
+    is_resumed: bool,
+}
+
+impl<'a> Target<'a> {
+    pub fn new(place: &'a Place, link: LinkId, number: u64) -> Self {
+        let part = place.part(link, number);
+        place.clear_others(link, &part);
+        Self { place, part, open: Vec::new(), refused_symlinks: 0 }
+    }
+
+    /// What the entry says, or goes on with what is there of it. Of a file, where its chunks go.
+    pub fn make(&mut self, number: u64, entry: &Entry) -> Result<Option<Arc<TargetFile>>, GetError> {
+        while number > 0 && self.open.last().is_some_and(|open| open.number != entry.parent) {
+            self.leave()?;
+        }
+        let (parent, name, path) = match self.open.last() {
+            Some(open) => (&open.dir, entry.name.as_os_str().to_owned(), open.path.join(entry.name.as_os_str())),
+            None => (&self.place.parent, self.part.clone(), self.place.part_path(&self.part)),
+        };
+        match &entry.kind {
+            EntryKind::Directory => {
+                match mkdirat(parent, &name, Mode::from_raw_mode(0o777)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(GetError::local(path)(error.into())),
+                }
+                let dir = openat(parent, &name, DIRECTORY, Mode::empty());
+                let dir = dir.map_err(|error| GetError::local(&path)(error.into()))?;
+                if number == 0 {
+                    lock(&dir, &path)?;
+                }
+                self.open.push(OpenDirectory { number, dir, path, mtime: entry.mtime });
+                Ok(None)
+            }
+            EntryKind::File { size, executable, .. } => {
+                let mode = Mode::from_raw_mode(if *executable { 0o777 } else { 0o666 });
+                let file = openat(parent, &name, FILE, mode).map_err(|error| GetError::local(&path)(error.into()))?;
+                if number == 0 {
+                    lock(&file, &path)?;
+                }
+                let file = TargetFile::new(file.into(), *size, path, entry.mtime)?;
+                Ok(Some(Arc::new(file)))
+            }
+            EntryKind::Symlink(target) => {
+                let depth = self.open.len().saturating_sub(1);
+                if !stays_inside(target, depth) {
+                    self.refused_symlinks += 1;
+                    return Ok(None);
+                }
+                match symlinkat(target.as_ref(), parent, &name) {
+                    Ok(()) => {}
+                    Err(Errno::EXIST) if is_symlink(parent, &name) => {}
+                    Err(error) => return Err(GetError::local(path)(error.into())),
+                }
+                // Cosmetic: some filesystems keep no time for symlinks.
+                let _ = utimensat(parent, &name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW);
+                Ok(None)
+            }
+        }
+    }
+
+    fn leave(&mut self) -> Result<(), GetError> {
+        let Some(open) = self.open.pop() else { return Ok(()) };
+        futimens(&open.dir, &times(open.mtime)).map_err(|error| GetError::local(open.path)(error.into()))
+    }
+
+    /// All files have their chunks.
+    pub fn finish(mut self) -> Result<(), GetError> {
+        while !self.open.is_empty() {
+            self.leave()?;
+        }
+        self.place.keep(&self.part)
+    }
+}
+
+impl TargetFile {
+    fn new(file: File, size: u64, path: PathBuf, mtime: Timestamp) -> Result<Self, GetError> {
+        let failed = GetError::local(path.clone());
+        let prepared = file.metadata().and_then(|meta| match meta.is_file() {
+            true => file.set_len(size).map(|()| meta.len() > 0),
+            false => Err(io::ErrorKind::AlreadyExists.into()),
+        });
+        let is_resumed = prepared.map_err(failed)?;
+        Ok(Self { file, path, mtime, is_resumed })
+    }
+
+    /// Whether an earlier try has stored this piece already. It is held to the same id as one that is fetched.
+    pub fn holds(&self, piece: u64, chunk: &ChunkRef) -> bool {
+        let mut plain = vec![0; chunk.len as usize];
+        self.is_resumed
+            && self.file.read_exact_at(&mut plain, piece * PIECE_LEN).is_ok()
+            && chunk_id(&plain) == chunk.id
+    }
+
+    /// Of verified bytes.
+    pub fn write(&self, piece: u64, plain: &[u8]) -> Result<(), GetError> {
+        self.file.write_all_at(plain, piece * PIECE_LEN).map_err(GetError::local(&self.path))
+    }
+}
+
+/// The last of a file is its time, which every write changes.
+impl Drop for TargetFile {
+    fn drop(&mut self) {
+        if let Err(error) = futimens(&self.file, &times(self.mtime)) {
+            tracing::debug!("a file's time could not be set: {error}");
+        }
+    }
+}
+
+fn lock(file: &impl std::os::fd::AsFd, path: &std::path::Path) -> Result<(), GetError> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {
+            Err(GetError::local(path)(io::Error::other("another process is fetching the same link here")))
+        }
+        // Filesystems without locks have nobody to wait for.
+        _ => Ok(()),
+    }
+}
+
+fn is_symlink(parent: &OwnedFd, name: &OsString) -> bool {
+    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink())
+}
+
+fn times(mtime: Timestamp) -> Timestamps {
+    let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    Timestamps { last_access: omit, last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos.into() } }
+}
+
+/// Whether a symlink in a folder `depth` folders below what is shared can lead nowhere but inside. Upward steps stand
+/// first, and there are not more than folders: so what the names behind them mean, symlinks again or not, is inside.
+fn stays_inside(target: &[u8], depth: usize) -> bool {
+    if target.starts_with(b"/") {
+        return false;
+    }
+    let mut steps = target.split(|byte| *byte == b'/').filter(|step| !step.is_empty() && *step != b".").peekable();
+    let mut upward = 0;
+    while steps.next_if(|step| *step == b"..").is_some() {
+        upward += 1;
+    }
+    upward <= depth && steps.all(|step| step != b"..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symlinks_lead_inside_or_are_refused() {
+        for (target, depth) in [
+            (&b"a"[..], 0),
+            (b"a/b", 0),
+            (b"./a", 0),
+            (b"../a", 1),
+            (b"../../x/y", 2),
+            (b"..", 1),
+            (b".", 0),
+            (b"..a", 0),
+        ] {
+            assert!(stays_inside(target, depth), "{target:?} at {depth}");
+        }
+        for (target, depth) in [
+            (&b"/etc/passwd"[..], 5),
+            (b"..", 0),
+            (b"../a", 0),
+            (b"../../a", 1),
+            (b"./../a", 0),
+            // With `d` a symlink to `.`, this leads three folders up.
+            (b"d/d/d/../../..", 3),
+            (b"a/..", 1),
+            (b"//x", 3),
+        ] {
+            assert!(!stays_inside(target, depth), "{target:?} at {depth}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Puts sealed chunks into packs and uploads them, two at a time while the next is being filled.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::base::{CHUNK_LEN, Entropy, LinkId, MIB};
+use crate::crypto::Key;
+use crate::format::ObjectName;
+use crate::format::link::{ChunkRef, link_footer, link_footer_len_max, seal_link_chunk};
+use crate::store::{Backoff, Patience, Store, StoreError, Stored, create_idempotent};
+
+use super::ShareError;
+use super::busy::Stop;
+
+const PACK_LEN: usize = 16 << 20;
+/// A sealed chunk of 1 MiB, with every frame raw.
+const SEALED_LEN_MAX: usize = CHUNK_LEN as usize + 1024;
+const UPLOADS: usize = 2;
+/// How long the store may be away before a publication gives up. It can be gone on with.
+const AWAY: Duration = Duration::from_secs(300);
+
+pub(super) struct PackerParts {
+    pub store: Arc<dyn Store>,
+    pub runtime: Handle,
+    pub link: LinkId,
+    pub root: Key,
+    pub footer_key: Key,
+    pub entropy: Arc<dyn Entropy>,
+    /// The number of the next pack.
+    pub next: u64,
+    pub stop: Stop,
+}
+
+/// At most 16 MiB being filled and two packs on their way.
+pub(super) struct Packer {
+    parts: PackerParts,
+    bytes: Vec<u8>,
+    chunks: Vec<ChunkRef>,
+    uploads: VecDeque<JoinHandle<Result<Stored, StoreError>>>,
+    /// Numbers of packs that were given to the store.
+    pub made: Vec<u64>,
+    pub sent_bytes: u64,
+}
+
+impl Packer {
+    pub fn new(parts: PackerParts) -> Self {
+        let (bytes, chunks, uploads, made) = Default::default();
+        Self { parts, bytes, chunks, uploads, made, sent_bytes: 0 }
+    }
+
+    /// Seals the chunk. May wait for an upload.
+    pub fn add(&mut self, plain: &[u8]) -> Result<ChunkRef, ShareError> {
+        let full = self.bytes.len() + SEALED_LEN_MAX + link_footer_len_max(self.chunks.len() + 1) > PACK_LEN;
+        if full && !self.chunks.is_empty() {
+            self.close()?;
+        }
+        let PackerParts { link, root, entropy, next, .. } = &self.parts;
+        let place = (*next, self.bytes.len() as u32);
+        let (sealed, chunk) = seal_link_chunk(*link, root, plain, place, entropy.as_ref());
+        self.bytes.extend_from_slice(&sealed);
+        self.chunks.push(chunk.clone());
+        Ok(chunk)
+    }
+
+    /// Returns once everything is in the store.
+    pub fn finish(&mut self) -> Result<(), ShareError> {
+        if !self.chunks.is_empty() {
+            self.close()?;
+        }
+        self.wait_until(0)
+    }
+
+    fn close(&mut self) -> Result<(), ShareError> {
+        self.wait_until(UPLOADS - 1)?;
+        let PackerParts { store, runtime, link, footer_key, entropy, next, .. } = &mut self.parts;
+        let (chunks, mut bytes) = (std::mem::take(&mut self.chunks), std::mem::take(&mut self.bytes));
+        let footer = link_footer(&chunks, bytes.len() as u64, *link, *next, footer_key, entropy.as_ref());
+        bytes.extend_from_slice(&footer);
+        self.sent_bytes += bytes.len() as u64;
+        self.made.push(*next);
+        let (store, name, bytes) = (store.clone(), ObjectName::SharePack(*link, *next), Bytes::from(bytes));
+        self.uploads.push_back(runtime.spawn(async move { upload(store.as_ref(), &name, bytes).await }));
+        *next += 1;
+        Ok(())
+    }
+
+    fn wait_until(&mut self, left: usize) -> Result<(), ShareError> {
+        while self.uploads.len() > left {
+            let Some(upload) = self.uploads.pop_front() else { break };
+            match self.parts.stop.wait(&self.parts.runtime, upload)? {
+                Ok(Ok(Stored::Ours)) => {}
+                Ok(Ok(Stored::Other)) => return Err(ShareError::Conflict),
+                Ok(Err(error)) => return Err(error.into()),
+                // The runtime is ending.
+                Err(_) => return Err(ShareError::Interrupted),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Packer {
+    fn drop(&mut self) {
+        self.uploads.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Again while the store is only away for a while.
+pub(super) async fn upload(store: &dyn Store, name: &ObjectName, bytes: Bytes) -> Result<Stored, StoreError> {
+    let started = Instant::now();
+    let mut backoff = Backoff::new(&Patience::default());
+    loop {
+        match create_idempotent(store, name, bytes.clone()).await {
+            Err(error) if error.kind.is_passing() && started.elapsed() < AWAY => {
+                tracing::warn!("{name} was not stored, trying again: {error}");
+                tokio::time::sleep(backoff.pause()).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+const _: () = assert!(PACK_LEN as u64 == 16 * MIB && PACK_LEN > 2 * SEALED_LEN_MAX);
