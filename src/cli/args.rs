@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use super::exit::{Code, Failure, OrExit, Outcome};
+use super::links::args::{GetArgs, ImportArgs, ShareCommand};
 use super::mount_options::{Chosen, FsyncMode};
 use super::password::{NewPasswordArgs, PasswordArgs, UnlockArgs};
 use crate::base::ByteSize;
@@ -38,7 +39,9 @@ EXIT CODES
   6  the store cannot be reached, or refuses
   7  the store shows another history than this device knows (rollback or fork)
   8  busy: mounted already, or files are open
-  9  interrupted; the message says what is left to upload";
+  9  interrupted; the message says what is left to upload
+  10  the link was taken back, has expired, or is not there
+  11  what is stored of the link is damaged, or not what its owner published";
 
 #[derive(Debug, Parser)]
 #[command(name = "hushfs", version, about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
@@ -66,6 +69,13 @@ pub enum Command {
     Key(KeyCommand),
     /// Set a new password with the recovery key
     Recover(RecoverArgs),
+    /// Hand out a file or folder by a link, list links, take them back
+    #[command(subcommand)]
+    Share(ShareCommand),
+    /// Fetch what a link shares; no volume is needed
+    Get(GetArgs),
+    /// Fetch what a link shares into a mounted drive
+    Import(ImportArgs),
 }
 
 /// Which store, and how to reach it.

@@ -67,7 +67,7 @@ fn dead(entry: &MountEntry) -> Option<Status> {
 }
 
 /// To standard output, whose reader may have seen enough.
-fn say(text: &str) -> Outcome {
+pub(super) fn say(text: &str) -> Outcome {
     match writeln!(std::io::stdout(), "{}", text.trim_end()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
@@ -137,9 +137,9 @@ fn sync_mount(entry: Option<&MountEntry>) -> Outcome {
 }
 
 fn wait(client: Client, request: Request, dir: &Path, what: &str) -> Outcome {
-    let interrupted = interruption()?;
+    let interrupted = interruptions()?;
     let mut progress = Progress::new(format!("{what} {}", dir.display()));
-    let waited = client.wait(request, |left| progress.show(left), || interrupted.load(Ordering::SeqCst));
+    let waited = client.wait(request, |left| progress.show(left), &interrupted);
     progress.end(matches!(waited, Ok(Waited::Done)));
     match waited? {
         Waited::Done => Ok(()),
@@ -150,7 +150,11 @@ fn wait(client: Client, request: Request, dir: &Path, what: &str) -> Outcome {
                     ByteSize(left.bytes),
                     counted(left.files, "file")
                 ),
-                Request::Status | Request::Flush | Request::Rotate { .. } | Request::Umount { .. } => {
+                Request::Status
+                | Request::Flush
+                | Request::Rotate { .. }
+                | Request::Share { .. }
+                | Request::Umount { .. } => {
                     format!("{}; the drive goes on uploading", what_is_left(&left))
                 }
             };
@@ -159,13 +163,13 @@ fn wait(client: Client, request: Request, dir: &Path, what: &str) -> Outcome {
     }
 }
 
-/// Set by SIGINT and SIGTERM from now on.
-fn interruption() -> Outcome<Arc<AtomicBool>> {
+/// Answers true from the first SIGINT or SIGTERM on.
+pub(super) fn interruptions() -> Outcome<Box<dyn Fn() -> bool + Send + Sync>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, interrupted.clone())?;
     }
-    Ok(interrupted)
+    Ok(Box::new(move || interrupted.load(Ordering::SeqCst)))
 }
 
 /// A bar over the most that was ever left.
@@ -303,11 +307,11 @@ fn rotate(key: KeyArgs, device: DeviceArgs, without: Option<u16>) -> Outcome {
 fn rotate_data(key: KeyArgs, device: DeviceArgs, rate: Option<u64>) -> Outcome {
     let options = device_options(key, device)?;
     let url = options.store.url.clone();
-    let interrupted = interruption()?;
+    let interrupted = interruptions()?;
     let mut shown = Progress::new(format!("sealing {url} anew"));
     let progress = move |left: &Left| {
         shown.show(left);
-        !interrupted.load(Ordering::SeqCst)
+        !interrupted()
     };
     let busy = match block_on(drive::rotate_data(options, rate, progress)) {
         Err(failure) if failure.code == Code::Busy => failure,
@@ -327,7 +331,7 @@ fn ask(mountpoint: &Path, request: Request, what: &str) -> Outcome {
 }
 
 /// Where this user has the volume mounted.
-fn mounted_by_us(url: &str) -> Outcome<Option<(PathBuf, Status)>> {
+pub(super) fn mounted_by_us(url: &str) -> Outcome<Option<(PathBuf, Status)>> {
     for client in Client::all()? {
         let status = client.status()?;
         if status.url == url && !status.dead {
@@ -371,7 +375,7 @@ pub fn recover(args: RecoverArgs) -> Outcome {
     say("The new password opens the volume. The recovery key stays valid.")
 }
 
-fn block_on<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+pub(super) fn block_on<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(work)
 }
 

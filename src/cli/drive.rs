@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::args::StoreArgs;
 use super::control::{CacheUse, Left, OldKeys, Status, StoreState, Waiting};
@@ -19,8 +20,9 @@ use crate::format::{SlotKind, SlotNo};
 use crate::meta::commit::RotateError;
 use crate::meta::keyring::{self, KeyObjects, KeyringError, Opened, Secret, Trust};
 use crate::meta::mounting::MountError;
+use crate::share::{FollowOptions, Follower, Sharing, SharingParts};
 use crate::store::{
-    Connected, Creates, Health, HealthLevel, StoreError, StoreOptions, StoreUrl, connect, race_creates,
+    Connected, Creates, Health, HealthLevel, Store, StoreError, StoreOptions, StoreUrl, connect, race_creates,
 };
 use crate::vfs::api::{KernelCache, Vfs};
 use crate::vfs::{AtimeMode, FlushError, OpenError, Rate, ResealError, Surroundings, Volume, VolumeOptions};
@@ -79,6 +81,9 @@ pub struct Slot {
 /// The layers of one mounted volume.
 pub struct RunningDrive {
     volume: Arc<Volume>,
+    sharing: Arc<Sharing>,
+    /// From the mount on.
+    follower: Mutex<Option<Follower>>,
     health: Arc<Health>,
     read_only: bool,
     id: String,
@@ -104,6 +109,7 @@ pub async fn open_drive(options: OpenOptions) -> Outcome<RunningDrive> {
     volume.kdf_memory_max = kdf_memory_max(options.allow_large_kdf);
     volume.trust = options.trust;
     volume.accept_loss = options.accept_loss;
+    let links_store = store.clone();
     let around = Surroundings {
         store,
         disk: Arc::new(RealDisk),
@@ -123,7 +129,15 @@ pub async fn open_drive(options: OpenOptions) -> Outcome<RunningDrive> {
     let volume = with_notice(&options.store.url, &health, opening).await??;
     tell(&volume);
     let id = volume.id().to_string();
-    Ok(RunningDrive { volume: Arc::new(volume), health, read_only: options.read_only, id })
+    let sharing = Sharing::new(SharingParts {
+        drive: volume.drive().clone(),
+        store: links_store,
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        runtime: tokio::runtime::Handle::current(),
+    });
+    let (volume, sharing) = (Arc::new(volume), Arc::new(sharing));
+    Ok(RunningDrive { volume, sharing, follower: Mutex::default(), health, read_only: options.read_only, id })
 }
 
 /// Says that it takes long because the store does not answer, if so.
@@ -290,6 +304,11 @@ async fn measured_kdf() -> Outcome<KdfParameters> {
     Ok(measuring.await??)
 }
 
+/// For reading what needs no key of a volume.
+pub fn store(args: &StoreArgs) -> Outcome<Arc<dyn Store>> {
+    Ok(connected(args, false)?.store)
+}
+
 fn connected(args: &StoreArgs, create_folder: bool) -> Outcome<Connected> {
     let url = StoreUrl::parse(&args.url).map_err(|error| Failure::from(error).with_code(Code::Usage))?;
     if args.endpoint_url.as_ref().is_some_and(|endpoint| !endpoint.contains("://")) {
@@ -403,7 +422,7 @@ fn flush_failure(error: FlushError) -> Failure {
 }
 
 /// UTC, to the second, as RFC 3339 writes it.
-fn date(time: SystemTime) -> String {
+pub(super) fn date(time: SystemTime) -> String {
     let secs = crate::base::Timestamp::from(time).secs;
     let (days, rest) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
     let (year, month, day) = civil(days);
@@ -432,6 +451,13 @@ impl Backend for RunningDrive {
 
     fn mounted(&self, kernel: Arc<dyn KernelCache>) {
         self.volume.set_kernel_cache(kernel);
+        if self.read_only {
+            return;
+        }
+        match Follower::start(self.sharing.clone(), FollowOptions::default()) {
+            Ok(follower) => *self.follower.lock() = Some(follower),
+            Err(error) => tracing::error!("live links are not followed: {error}"),
+        }
     }
 
     fn status(&self) -> Status {
@@ -497,6 +523,8 @@ impl Backend for RunningDrive {
     }
 
     async fn close(&self, wait: bool) -> Outcome {
+        let follower = self.follower.lock().take();
+        tokio::task::spawn_blocking(move || drop(follower)).await?;
         if wait {
             self.flush().await?;
         }
@@ -531,6 +559,10 @@ impl Backend for RunningDrive {
         let outcome = resealing.await?.map_err(reseal_failure);
         drop(waiting);
         outcome
+    }
+
+    fn sharing(&self) -> Outcome<Arc<Sharing>> {
+        Ok(self.sharing.clone())
     }
 }
 

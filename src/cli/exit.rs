@@ -25,10 +25,14 @@ pub enum Code {
     Busy = 8,
     /// The message says what is left to upload.
     Interrupted = 9,
+    /// A link was taken back, has expired, or is not there.
+    LinkGone = 10,
+    /// What is stored of a link is damaged, or not what its owner published.
+    Damaged = 11,
 }
 
 impl Code {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Other,
         Self::Usage,
         Self::WrongPassword,
@@ -38,6 +42,8 @@ impl Code {
         Self::Rollback,
         Self::Busy,
         Self::Interrupted,
+        Self::LinkGone,
+        Self::Damaged,
     ];
 
     pub fn from_number(number: u8) -> Option<Self> {

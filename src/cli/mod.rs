@@ -11,6 +11,7 @@ pub mod drive;
 pub mod exit;
 pub mod folders;
 mod holders;
+pub mod links;
 pub mod logging;
 pub mod mount;
 pub mod mount_options;
@@ -45,5 +46,8 @@ fn dispatch(cli: Cli) -> exit::Outcome {
         Command::Flush(args) => commands::flush(&args),
         Command::Key(command) => commands::key(command),
         Command::Recover(args) => commands::recover(args),
+        Command::Share(command) => links::share(command),
+        Command::Get(args) => links::get(&args),
+        Command::Import(args) => links::import(&args),
     }
 }

@@ -2,14 +2,14 @@
 //! everyone on the machine could read.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use zeroize::Zeroizing;
 
 use super::exit::{Failure, OrExit, Outcome};
 use crate::cli::exit::Code;
-use crate::crypto::parse_identities;
+use crate::crypto::{PrivateHalf, parse_identities};
 use crate::meta::keyring::Secret;
 
 pub const VARIABLE: &str = "HUSHFS_PASSWORD";
@@ -61,32 +61,41 @@ impl UnlockArgs {
             let password = self.password.existing()?;
             return Ok(Secret::Password(Zeroizing::new(password.as_bytes().to_vec())));
         };
-        let named = |failure: Failure| failure.context(format!("identity file {}", file.display()));
-        let text = Zeroizing::new(std::fs::read_to_string(file).or_exit(Code::Other).map_err(named)?);
-        let keys = parse_identities(&text).or_exit(Code::Usage).map_err(named)?;
-        Ok(Secret::Identity(keys))
+        Ok(Secret::Identity(identities(file)?))
     }
+}
+
+/// The keys in an age identity file.
+pub fn identities(file: &Path) -> Outcome<Vec<PrivateHalf>> {
+    let named = |failure: Failure| failure.context(format!("identity file {}", file.display()));
+    let text = Zeroizing::new(std::fs::read_to_string(file).or_exit(Code::Other).map_err(named)?);
+    parse_identities(&text).or_exit(Code::Usage).map_err(named)
 }
 
 impl PasswordArgs {
     /// The password that exists. Asks only if nothing else says it.
     pub fn existing(&self) -> Outcome<Password> {
-        match self.without_asking()? {
+        self.of_variable(VARIABLE, "Password: ")
+    }
+
+    /// The same of something that has another variable.
+    pub fn of_variable(&self, variable: &str, prompt: &str) -> Outcome<Password> {
+        match self.without_asking(variable)? {
             Some(password) => Ok(password),
-            None => ask("Password: ", EXISTING),
+            None => ask(prompt, &format!("--password-file, --password-command or {variable}")),
         }
     }
 
     /// A password that is to be set, asked for twice.
     pub fn fresh(&self) -> Outcome<Password> {
-        match self.without_asking()? {
+        match self.without_asking(VARIABLE)? {
             Some(password) => Ok(password),
             None => ask_twice("New password: ", EXISTING),
         }
     }
 
-    fn without_asking(&self) -> Outcome<Option<Password>> {
-        let from_environment = std::env::var_os(VARIABLE).map(std::os::unix::ffi::OsStringExt::into_vec);
+    fn without_asking(&self, variable: &str) -> Outcome<Option<Password>> {
+        let from_environment = std::env::var_os(variable).map(std::os::unix::ffi::OsStringExt::into_vec);
         let bytes: Option<Vec<u8>> = match (&self.password_file, &self.password_command) {
             (Some(file), _) => Some(
                 std::fs::read(file)
@@ -124,7 +133,7 @@ impl NewPasswordArgs {
 
 const EXISTING: &str = "--password-file, --password-command or HUSHFS_PASSWORD";
 
-fn ask_twice(prompt: &str, instead: &str) -> Outcome<Password> {
+pub fn ask_twice(prompt: &str, instead: &str) -> Outcome<Password> {
     let first = ask(prompt, instead)?;
     let second = ask("Again: ", instead)?;
     if first.as_bytes() == second.as_bytes() { Ok(first) } else { Err(Failure::usage("the two passwords differ")) }

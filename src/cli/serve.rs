@@ -18,6 +18,7 @@ use super::exit::{Code, Failure, OrExit, Outcome};
 use super::status::counted;
 use crate::base::ByteSize;
 use crate::fuse::{Ended, MountError, MountOptions, Mounted, UnmountError, mount};
+use crate::share::Sharing;
 use crate::vfs::api::{KernelCache, Vfs};
 
 /// How often unmounting is tried again while files are open, after a signal.
@@ -56,6 +57,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Until all of that is under new keys and in the store. May be dropped at any time, and goes on.
     async fn reseal(&self, _rate: Option<u64>) -> Outcome {
         Err(Failure::new(Code::Other, "this drive has no keys"))
+    }
+
+    /// What knows the drive's links.
+    fn sharing(&self) -> Outcome<Arc<Sharing>> {
+        Err(Failure::new(Code::Other, "this drive has no links"))
     }
 }
 
@@ -202,6 +208,10 @@ impl Control for Serving {
 
     async fn reseal(&self, rate: Option<u64>) -> Outcome {
         self.backend.reseal(rate).await
+    }
+
+    fn sharing(&self) -> Outcome<Arc<Sharing>> {
+        self.backend.sharing()
     }
 
     async fn umount(&self, wait: bool) -> Outcome {

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::protocol::{Left, Reply, Request, Status};
 use crate::cli::exit::{Code, Failure, Outcome};
 use crate::cli::folders::{Folders, runtime_of, socket_name};
+use crate::cli::links::ShareEvent;
 use crate::fuse::{MountEntry, mount_at, resolve};
 
 /// How often an interruption is looked for while waiting.
@@ -80,7 +81,7 @@ impl Client {
             Request::Status,
             |reply| match reply {
                 Reply::Status(answer) => status = Some(*answer),
-                Reply::Progress(_) | Reply::Done | Reply::Failed { .. } => {}
+                Reply::Progress(_) | Reply::Share { .. } | Reply::Done | Reply::Failed { .. } => {}
             },
             || false,
         )?;
@@ -110,13 +111,34 @@ impl Client {
                     left = report;
                 }
                 Reply::Done => done = true,
-                Reply::Status(_) | Reply::Failed { .. } => {}
+                Reply::Status(_) | Reply::Share { .. } | Reply::Failed { .. } => {}
             },
             interrupted,
         )?;
         match (cut_short, done) {
             (false, true) => Ok(Waited::Done),
             (true, _) => Ok(Waited::Interrupted(left)),
+            (false, false) => Err(Failure::new(Code::Other, "the daemon went away before it was done; see its log")),
+        }
+    }
+
+    /// Asks about links. Interrupting ends what the daemon does for it.
+    pub fn share(self, request: Request, mut take: impl FnMut(ShareEvent), interrupted: impl Fn() -> bool) -> Outcome {
+        let mut done = false;
+        let cut_short = self.exchange(
+            request,
+            |reply| match reply {
+                Reply::Share { of_link } => take(of_link),
+                Reply::Done => done = true,
+                Reply::Status(_) | Reply::Progress(_) | Reply::Failed { .. } => {}
+            },
+            interrupted,
+        )?;
+        match (cut_short, done) {
+            (false, true) => Ok(()),
+            (true, _) => {
+                Err(Failure::new(Code::Interrupted, "interrupted; the same command goes on where this one stopped"))
+            }
             (false, false) => Err(Failure::new(Code::Other, "the daemon went away before it was done; see its log")),
         }
     }

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cli::exit::Code;
+use crate::cli::links::{ShareEvent, ShareRequest};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Request {
     Status,
@@ -24,6 +25,10 @@ pub enum Request {
     Umount {
         wait: bool,
     },
+    /// Answered by `Share` events until `Done`.
+    Share {
+        request: ShareRequest,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +36,7 @@ pub enum Request {
 pub enum Reply {
     Status(Box<Status>),
     Progress(Left),
+    Share { of_link: ShareEvent },
     Done,
     Failed { code: Code, message: String },
 }

@@ -10,14 +10,19 @@ use async_trait::async_trait;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::protocol::{Left, Reply, Request, Status};
 use crate::cli::exit::{Code, Failure, Outcome};
 use crate::cli::folders;
+use crate::cli::links::{ShareRequest, perform};
+use crate::share::Sharing;
 
-const REQUEST_LEN_MAX: u64 = 4096;
+/// A path of 4,096 bytes as a list of numbers, and some room.
+const REQUEST_LEN_MAX: u64 = 64 << 10;
+/// That may wait for the client to take them.
+const EVENTS: usize = 16;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -39,6 +44,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Dropping the future gives up waiting, nothing else.
     async fn reseal(&self, rate: Option<u64>) -> Outcome;
+
+    /// What knows the drive's links.
+    fn sharing(&self) -> Outcome<Arc<Sharing>>;
 
     /// Flushes if `wait`, unmounts, closes. Dropping the future before the unmount leaves the drive mounted;
     /// after it the closing goes on.
@@ -137,6 +145,10 @@ async fn serve(stream: UnixStream, control: &dyn Control) -> io::Result<()> {
         Ok(Request::Reseal { rate }) => {
             attend(&mut read, &mut write, || control.left_to_reseal(), control.reseal(rate)).await?
         }
+        Ok(Request::Share { request }) => match control.sharing() {
+            Ok(sharing) => share(&mut read, &mut write, sharing, request).await?,
+            Err(failure) => Err(failure),
+        },
         Ok(Request::Umount { wait }) => attend(&mut read, &mut write, left, control.umount(wait)).await?,
     };
     let reply = match outcome {
@@ -164,6 +176,31 @@ async fn attend(
             _ = read.read(&mut byte) => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
+}
+
+/// On a thread of its own, which ends soon after the client has gone: then nobody takes its events.
+async fn share(
+    read: &mut BufReader<OwnedReadHalf>,
+    write: &mut OwnedWriteHalf,
+    sharing: Arc<Sharing>,
+    request: ShareRequest,
+) -> io::Result<Outcome> {
+    let (events, mut coming) = mpsc::channel(EVENTS);
+    let work = tokio::task::spawn_blocking(move || {
+        perform(&sharing, request, &mut |event| events.blocking_send(event).is_ok())
+    });
+    let mut byte = [0];
+    loop {
+        tokio::select! {
+            event = coming.recv() => match event {
+                Some(event) => send(write, &Reply::Share { of_link: event }).await?,
+                None => break,
+            },
+            // Nothing more is expected, so anything but silence is the end.
+            _ = read.read(&mut byte) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+    Ok(work.await.unwrap_or_else(|error| Err(error.into())))
 }
 
 async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {

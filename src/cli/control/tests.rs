@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::cli::exit::{Code, Failure, Outcome};
+use crate::share::Sharing;
 
 /// Takes `steps` to flush; a umount is noted when it gets to its end.
 #[derive(Default)]
@@ -39,6 +40,10 @@ impl Control for Fake {
 
     async fn reseal(&self, _rate: Option<u64>) -> Outcome {
         self.flush().await
+    }
+
+    fn sharing(&self) -> Outcome<Arc<Sharing>> {
+        Err(Failure::new(Code::Other, "no links here"))
     }
 
     fn status(&self) -> Status {

@@ -1,0 +1,101 @@
+//! `hushfs get` and `hushfs import`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::args::{FromArgs, GetArgs, ImportArgs};
+use super::perform::get_failure;
+use super::reach::mounted_path;
+use super::show::Bar;
+use crate::base::{ByteSize, Clock, Printable, SystemClock};
+use crate::cli::commands::{block_on, interruptions, say};
+use crate::cli::drive;
+use crate::cli::exit::{Code, Failure, OrExit, Outcome};
+use crate::cli::password::{Password, PasswordArgs, identities};
+use crate::cli::status::counted;
+use crate::format::link::{LinkUrl, Outer};
+use crate::share::get::{BucketSource, Fetched, GatewaySource, GetOptions, LinkSource, Place, get as fetch, open};
+
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// Where a link's password may come from, beside the flags.
+const PASSWORD_VARIABLE: &str = "HUSHFS_LINK_PASSWORD";
+
+pub fn get(args: &GetArgs) -> Outcome {
+    run(&args.from, args.output.as_deref())
+}
+
+pub fn import(args: &ImportArgs) -> Outcome {
+    // What does not exist yet lies in a folder that does.
+    let existing = if args.path.exists() { args.path.as_path() } else { args.path.parent().unwrap_or(&args.path) };
+    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+    if mounted_path(existing)?.is_none() {
+        return Err(Failure::usage(format!(
+            "{} is in no mounted drive; to fetch a link to anywhere else: hushfs get",
+            args.path.display()
+        )));
+    }
+    run(&args.from, Some(&args.path))
+}
+
+fn run(from: &FromArgs, output: Option<&Path>) -> Outcome {
+    let link = LinkUrl::parse(&from.link).or_exit(Code::Usage)?;
+    let identities = from.identity.as_deref().map(identities).transpose()?.unwrap_or_default();
+    let interrupted = interruptions()?;
+    block_on(async {
+        let source = source(from, &link)?;
+        let outer = open(source.as_ref(), &link, &identities, SystemClock.now()).await.map_err(get_failure)?;
+        let password = password(from, &outer)?;
+        let contents = outer.contents(password.as_ref().map(Password::as_bytes));
+        let contents = contents.map_err(|error| get_failure(error.into()))?;
+        let place = Place::choose(output, &contents.header.title).map_err(get_failure)?;
+        let bar = Bar::new(format!("fetching {}", Printable(contents.header.title.as_bytes())));
+        let number = outer.record().number();
+        let options = GetOptions { source, link: link.id, number, contents: &contents, place: &place };
+        let mut told = Instant::now();
+        let fetched = fetch(options, &mut |progress| {
+            if told.elapsed() >= PROGRESS_INTERVAL {
+                told = Instant::now();
+                bar.show((progress.files, progress.files_total), (progress.bytes, progress.bytes_total), "verified");
+            }
+            !interrupted()
+        })
+        .await;
+        bar.end();
+        report(&fetched.map_err(get_failure)?)
+    })
+}
+
+fn source(from: &FromArgs, link: &LinkUrl) -> Outcome<Arc<dyn LinkSource>> {
+    match (&from.store, &link.host) {
+        (Some(url), _) => {
+            let store = drive::store(&from.reach.store(url).absolute()?)?;
+            Ok(Arc::new(BucketSource::new(store)))
+        }
+        (None, Some(host)) => Ok(Arc::new(GatewaySource::new(host).map_err(get_failure)?)),
+        (None, None) => Err(Failure::usage("the link has no host; say with --store URL which bucket it is in")),
+    }
+}
+
+/// Asked for only if the link needs one.
+fn password(from: &FromArgs, outer: &Outer) -> Outcome<Option<Password>> {
+    if !outer.needs_password() {
+        return Ok(None);
+    }
+    let args =
+        PasswordArgs { password_file: from.password_file.clone(), password_command: from.password_command.clone() };
+    args.of_variable(PASSWORD_VARIABLE, "Password of the link: ").map(Some)
+}
+
+fn report(fetched: &Fetched) -> Outcome {
+    let Fetched { path, files, bytes, refused_symlinks, .. } = fetched;
+    if *refused_symlinks > 0 {
+        eprintln!("hushfs: {} left out: they lead out of what was shared", counted(*refused_symlinks, "symlink"));
+    }
+    say(&format!("{}: {}, {}", shown(path), counted(*files, "file"), ByteSize(*bytes)))
+}
+
+fn shown(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    Printable(path.as_os_str().as_bytes()).to_string()
+}
