@@ -6,12 +6,15 @@ Needs: python3 -m venv venv && venv/bin/pip install -r scripts/decode-requiremen
   venv/bin/python scripts/decode.py COPY --password-file F list
   venv/bin/python scripts/decode.py COPY --password-file F extract DEST [PATH...]
   venv/bin/python scripts/decode.py COPY --recovery-words-file F verify
+  venv/bin/python scripts/decode.py COPY link LINK list
+  venv/bin/python scripts/decode.py COPY --password-file F link LINK extract DEST
 
-COPY holds hushfs.volume, keys/, log/ and so on, as `aws s3 sync` or rclone copy them. What is damaged is named, one
-line each on standard error, and the rest is read.
+COPY holds hushfs.volume, keys/, log/ and so on, as `aws s3 sync` or rclone copy them. A link needs share/ alone, and its
+password if it has one. What is damaged is named, one line each on standard error, and the rest is read.
 
 Exit codes: 0 done and whole; 1 something is damaged, missing or could not be extracted; 2 wrong usage, or a Python
-module is missing; 3 the secret opens nothing here; 4 there is no volume here.
+module is missing; 3 the secret opens nothing here; 4 there is no volume here; 10 the link was taken back, has expired,
+or is not there.
 """
 
 import argparse
@@ -19,15 +22,17 @@ import datetime
 import os
 import stat
 import sys
+import time
 
 from decoder.extract import Extraction, device_numbers
 from decoder.primitives import Refused
+from decoder.shared import Gone, NotALink, Shared
 from decoder.tree import Tree
 from decoder.volume import Contents, NoVolume, Reading, Store, WrongSecret, slot_name, slots, unlock
 from decoder import objects
 from mnemonic import Mnemonic
 
-DAMAGED, USAGE, WRONG_SECRET, NO_VOLUME = 1, 2, 3, 4
+DAMAGED, USAGE, WRONG_SECRET, NO_VOLUME, LINK_GONE = 1, 2, 3, 4, 10
 
 
 class Complaints:
@@ -49,6 +54,9 @@ def main():
     store = Store(arguments.store)
     try:
         password, words = secret_of(arguments)
+        if arguments.command == "link":
+            link(arguments, password, complain)
+            return DAMAGED if complain.made else 0
         roots, created = unlock(store, password, words, arguments.kdf_memory_max << 20, complain)
         reading = Reading(store, roots, complain)
         state = reading.all_ways() if arguments.command == "verify" else reading.newest()
@@ -73,6 +81,10 @@ def main():
         return fail(NO_VOLUME, error)
     except WrongSecret as error:
         return fail(WRONG_SECRET, error)
+    except NotALink as error:
+        return fail(USAGE, error)
+    except Gone as error:
+        return fail(LINK_GONE, error)
     except (Refused, OSError, MemoryError) as error:
         return fail(DAMAGED, str(error) or "not enough memory")
     return DAMAGED if complain.made else 0
@@ -81,8 +93,9 @@ def main():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", metavar="COPY", help="a folder that is a copy of the bucket")
-    secret = parser.add_mutually_exclusive_group(required=True)
-    secret.add_argument("--password-file", metavar="F", help="the password, without its last line break")
+    secret = parser.add_mutually_exclusive_group()
+    help = "the volume's or the link's password, without its last line break"
+    secret.add_argument("--password-file", metavar="F", help=help)
     secret.add_argument("--recovery-words-file", metavar="F", help="the 24 words")
     parser.add_argument(
         "--kdf-memory-max",
@@ -91,17 +104,27 @@ def parse_arguments():
         default=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 >> 20,
         help="what a password's derivation may take (default: a quarter of this machine's memory, %(default)s)",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="list|extract|verify")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="list|extract|verify|link")
     commands.add_parser("list", help="mode, links, owner, size, time and path of everything")
     extract = commands.add_parser("extract", help="write files; as root with owners and device nodes")
     extract.add_argument("destination", metavar="DEST", help="a new or empty folder")
     extract.add_argument("paths", metavar="PATH", nargs="*", help="only these and what is below them")
     commands.add_parser("verify", help="check every object that the head reaches, and every way to the head")
-    return parser.parse_args()
+    link = commands.add_parser("link", help="what a link shares, which needs nothing of the volume")
+    link.add_argument("link", metavar="LINK", help="https://HOST/s/ID#1.SECRET, or ID#1.SECRET")
+    of_link = link.add_subparsers(dest="link_command", required=True, metavar="list|extract")
+    of_link.add_parser("list", help="type, size, time and path of everything")
+    of_link.add_parser("extract", help="write files").add_argument("destination", metavar="DEST", help="a new folder")
+    arguments = parser.parse_args()
+    if arguments.command != "link" and not (arguments.password_file or arguments.recovery_words_file):
+        parser.error("one of the arguments --password-file --recovery-words-file is required")
+    return arguments
 
 
 def secret_of(arguments):
-    """(password, None) or (None, what the words are)."""
+    """(password, None) or (None, what the words are); neither for a link without a password."""
+    if not arguments.password_file and not arguments.recovery_words_file:
+        return None, None
     if arguments.password_file:
         with open(arguments.password_file, "rb") as file:
             password = file.read()
@@ -159,6 +182,22 @@ def extract(arguments, tree, contents, complain):
         if tree.find(path) is None:
             raise FileNotFoundError(f"{printable(path)} is not in the volume")
     Extraction(tree, contents, os.fsencode(arguments.destination), complain).run(wanted)
+
+
+def link(arguments, password, complain):
+    try:
+        shared = Shared(arguments.store, arguments.link, password, time.time())
+    except Refused as refused:
+        if refused.word == "password":
+            raise WrongSecret(refused.why) from None
+        raise
+    if arguments.link_command == "extract":
+        shared.extract(os.fsencode(arguments.destination), complain)
+        return
+    for path, entry, _ in shared.items():
+        kind = "-xdl"[entry.kind if entry.kind > 1 else entry.executable]
+        target = f" -> {printable(entry.target)}" if entry.target else ""
+        print(f"{kind} {entry.size} {moment(entry.mtime)} {printable(path)}{target}")
 
 
 def verify(store, roots, tree, contents, complain):

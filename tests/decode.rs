@@ -245,6 +245,77 @@ fn each_failure_has_its_exit_code_and_says_why() {
     code(&bare, 2, "pip install -r");
 }
 
+#[test]
+fn a_link_comes_back_by_the_format_without_the_volume() {
+    let mut drive = TestDrive::local();
+    drive.mount();
+    let folder = drive.mount_point().join("shared");
+    let script = r#"
+        mkdir -p shared/sub/empty && cd shared
+        seq 1 100000 > numbers
+        cp "$NOISE" noise
+        cp "$NOISE" sub/again
+        printf '#!/bin/sh\n' > run && chmod 755 run
+        : > nothing
+        truncate -s 200M sparse && printf middle | dd of=sparse bs=1 seek=150000000 conv=notrunc status=none
+        ln -s sub/again inside
+        find . -exec touch -h -d '2001-02-03 04:05:06.123456789 UTC' {} +
+    "#;
+    let noise = drive.root.path().join("noise");
+    fs::write(&noise, noise_of(3_500_000)).expect("noise");
+    let script = format!("set -e\nNOISE={}\n{script}", noise.display());
+    let made = Command::new("sh").args(["-c", &script]).current_dir(drive.mount_point()).status().expect("sh");
+    assert!(made.success());
+    let password = drive.root.path().join("link-password");
+    fs::write(&password, "of the link\n").expect("a file");
+    let share = |more: &[&str]| {
+        let output = drive.run(&[&["share", "create", folder.to_str().expect("UTF-8")], more].concat());
+        succeed(&output);
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let open = share(&[]);
+    let locked = share(&["--link-password-file", password.to_str().expect("UTF-8")]);
+    let revoked = share(&[]);
+    succeed(&drive.run(&["share", "revoke", &revoked, drive.mount_point().to_str().expect("UTF-8")]));
+    // All that a holder of the link needs of the bucket.
+    let copy = drive.root.path().join("copy");
+    fs::create_dir(&copy).expect("a folder");
+    let copied = Command::new("cp").arg("-a").arg(drive.store_dir().join("share")).arg(&copy).status().expect("cp");
+    assert!(copied.success());
+    let link = |link: &str, more: &[&str], password: Option<&Path>| {
+        let mut command = Command::new(python());
+        command.arg(self::script()).arg(&copy);
+        password.map(|password| command.arg("--password-file").arg(password));
+        command.args(["link", link]).args(more).output().expect("python")
+    };
+    let listed = link(&open, &["list"], None);
+    succeed(&listed);
+    assert!(text(&listed).contains("x 10 2001-02-03 04:05:06.123456789 +0000 shared/run"), "{}", text(&listed));
+    assert!(text(&listed).contains("shared/inside -> sub/again"));
+    for (at, (url, password)) in [(&open, None), (&locked, Some(password.as_path()))].into_iter().enumerate() {
+        let out = drive.root.path().join(format!("out{at}"));
+        succeed(&link(url, &["extract", out.to_str().expect("UTF-8")], password));
+        same_by_rsync(&folder, &out.join("shared"));
+        same_times(&folder, &out.join("shared"));
+        same_holes(&folder.join("sparse"), &out.join("shared/sparse"));
+    }
+    let code = |output: Output| output.status.code();
+    let volumes = drive.password_file();
+    assert_eq!(code(link(&locked, &["list"], None)), Some(3));
+    assert_eq!(code(link(&locked, &["list"], Some(&volumes))), Some(3));
+    assert_eq!(code(link(&revoked, &["list"], None)), Some(10));
+    assert_eq!(code(link("nothing", &["list"], None)), Some(2));
+    // A byte that is not the owner's is refused.
+    let id = open.split('#').next().expect("an id");
+    let pack = copy.join("share").join(id).join("pk/00000000000000000001");
+    let mut bytes = fs::read(&pack).expect("a pack");
+    bytes[1000] ^= 1;
+    fs::write(&pack, bytes).expect("a pack");
+    let out = drive.root.path().join("damaged");
+    assert_eq!(code(link(&open, &["extract", out.to_str().expect("UTF-8")], None)), Some(1));
+    drive.umount();
+}
+
 fn await_checkpoint(drive: &TestDrive) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !fs::read_dir(drive.store_dir().join("ck")).is_ok_and(|mut found| found.next().is_some()) {

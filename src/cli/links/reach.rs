@@ -75,9 +75,9 @@ impl<'a> Reach<'a> {
                 let (client, _) = Client::for_mount(mountpoint)?;
                 client.share(Request::Share { request }, take, interrupted)
             }
-            Self::Volume { url, args } => match mounted_from(url)? {
+            Self::Volume { url, args } => match mounted_by_us(url)? {
                 // Its device is the daemon's.
-                Some(mountpoint) => Self::Mounted(mountpoint).ask(request, take, interrupted),
+                Some((mountpoint, _)) => Self::Mounted(mountpoint).ask(request, take, interrupted),
                 None => self.ask_unmounted(url, args, request, take, interrupted),
             },
         }

@@ -1,0 +1,136 @@
+//! Links that follow what they share.
+
+use std::time::Duration;
+
+use hushfs::share::get::{GetError, Gone};
+use hushfs::share::{FollowOptions, Follower, LinkState, Request, Shared};
+use hushfs::store::{Fault, Op, Rule};
+
+use crate::owner::{Owner, request};
+use crate::rig::{eventually, noise};
+
+fn options() -> FollowOptions {
+    let quiet = Duration::from_millis(100);
+    FollowOptions { quiet, longest: Duration::from_secs(2), retry: Duration::from_millis(200) }
+}
+
+fn live(owner: &Owner, path: &str) -> Shared {
+    owner.sharing.create(Request { live: true, ..request(path) }, &mut |_| true).expect("shared")
+}
+
+fn version(owner: &Owner) -> u64 {
+    owner.sharing.list().expect("a list")[0].version
+}
+
+#[test]
+fn a_live_link_follows_its_folder_and_sends_what_changed_only() {
+    let owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/large", &noise(1, 30 << 20)).unwrap();
+    owner.files.write("f/small", b"one").unwrap();
+    let shared = live(&owner, "f");
+    let sent = owner.bytes_of(shared.id);
+    let follower = Follower::start(owner.sharing.clone(), options()).unwrap();
+    owner.files.write("f/small", b"two, and longer").unwrap();
+    owner.files.rename("f/large", "f/renamed").unwrap();
+    eventually("the change is published", || {
+        let fetcher = owner.fetcher();
+        fetcher.get(&shared.url).is_ok()
+            && std::fs::read(fetcher.path("f/small")).is_ok_and(|found| found == b"two, and longer")
+            && std::fs::read(fetcher.path("f/renamed")).is_ok_and(|found| found == noise(1, 30 << 20))
+    });
+    let more = owner.bytes_of(shared.id).saturating_sub(sent);
+    assert!(more < 2 << 20, "{more} bytes more for a few");
+    // What no record names any more is deleted; the grace is none here.
+    eventually("the old version goes", || {
+        let (records, packs) = owner.objects(shared.id);
+        records.len() == 1 && packs.len() <= 3
+    });
+    // Then it is still, and nothing more is published.
+    let settled = version(&owner);
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(version(&owner), settled);
+    drop(follower);
+}
+
+#[test]
+fn what_changed_while_nobody_followed_is_published_at_the_start() {
+    let mut owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/a", &noise(1, 3 << 20)).unwrap();
+    let shared = live(&owner, "f");
+    owner.files.write("f/b", b"new").unwrap();
+    owner.restart();
+    let before = owner.faults.requests().len();
+    let follower = Follower::start(owner.sharing.clone(), options()).unwrap();
+    eventually("published", || version(&owner) == 2);
+    drop(follower);
+    let fetcher = owner.fetcher();
+    fetcher.get(&shared.url).unwrap();
+    assert_eq!((fetcher.read("f/a"), fetcher.read("f/b")), (noise(1, 3 << 20), b"new".to_vec()));
+    assert!(owner.faults.requests().len() - before < 40);
+}
+
+#[test]
+fn a_live_link_with_a_password_is_published_again_without_it() {
+    let owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/a", b"one").unwrap();
+    let password = Some(zeroize::Zeroizing::new(b"secret".to_vec()));
+    let request = Request { live: true, password, ..request("f") };
+    let shared = owner.sharing.create(request, &mut |_| true).unwrap();
+    let _follower = Follower::start(owner.sharing.clone(), options()).unwrap();
+    owner.files.write("f/a", b"three").unwrap();
+    eventually("published", || {
+        let mut fetcher = owner.fetcher();
+        fetcher.password = Some(b"secret".to_vec());
+        fetcher.get(&shared.url).is_ok() && fetcher.read("f/a") == b"three"
+    });
+}
+
+#[test]
+fn a_file_that_is_replaced_by_renaming_is_followed_by_its_path() {
+    let owner = Owner::new();
+    owner.files.write("report", b"first").unwrap();
+    let shared = live(&owner, "report");
+    let _follower = Follower::start(owner.sharing.clone(), options()).unwrap();
+    owner.files.write("report.new", b"second").unwrap();
+    owner.files.rename("report.new", "report").unwrap();
+    eventually("published", || {
+        let fetcher = owner.fetcher();
+        fetcher.get(&shared.url).is_ok() && fetcher.read("report") == b"second"
+    });
+}
+
+#[test]
+fn a_store_that_hangs_does_not_keep_the_volume_from_closing() {
+    let owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/a", b"one").unwrap();
+    live(&owner, "f");
+    let follower = Follower::start(owner.sharing.clone(), options()).unwrap();
+    owner.faults.add(Rule::on(Op::Create, Fault::Hang));
+    let before = owner.faults.fired();
+    owner.files.write("f/a", b"two").unwrap();
+    eventually("it hangs", || owner.faults.fired() > before);
+    let start = std::time::Instant::now();
+    drop(follower);
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[test]
+fn nothing_is_published_after_a_live_link_was_taken_back() {
+    let owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/a", b"one").unwrap();
+    let shared = live(&owner, "f");
+    let _follower = Follower::start(owner.sharing.clone(), options()).unwrap();
+    owner.files.write("f/a", b"two").unwrap();
+    owner.sharing.revoke(shared.id).unwrap();
+    owner.files.write("f/a", b"three").unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let (records, packs) = owner.objects(shared.id);
+    assert!(records.len() == 1 && packs.is_empty(), "{records:?} {packs:?}");
+    assert!(matches!(owner.fetcher().get(&shared.url), Err(GetError::Gone(Gone::Revoked))));
+    assert_eq!(owner.sharing.list().unwrap()[0].state, LinkState::Revoked);
+}

@@ -1,0 +1,240 @@
+//! The program itself: a mounted drive, the commands, and a bucket.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::compare::{same_by_rsync, same_times};
+use crate::drive::{TestDrive, scratch, text};
+use crate::owner::names;
+use crate::rig::noise;
+use crate::s3::Server;
+
+const IDENTITY: &str = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
+const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+fn succeed(output: &Output) -> String {
+    assert!(output.status.success(), "{}", text(output));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn share(drive: &TestDrive, what: &Path, more: &[&str]) -> String {
+    succeed(&drive.run(&[&["share", "create", path(what)], more].concat()))
+}
+
+/// With the bucket alone.
+fn get(drive: &TestDrive, link: &str, to: &Path, more: &[&str]) -> Output {
+    let reach: Vec<&str> = drive.extra.iter().map(String::as_str).collect();
+    drive.run(&[&["get", link, "--store", &drive.url, "-o", path(to)], &reach[..], more].concat())
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn fill(folder: &Path) {
+    for below in ["sub/deeper", "empty", "sub/é and space"] {
+        fs::create_dir_all(folder.join(below)).expect("a folder");
+    }
+    fs::write(folder.join("big"), noise(1, 40 << 20)).expect("a file");
+    fs::write(folder.join("sub/a"), noise(2, 70_000)).expect("a file");
+    fs::write(folder.join("sub/deeper/b"), b"b").expect("a file");
+    fs::write(folder.join("sub/nothing"), b"").expect("a file");
+    fs::write(folder.join("new\nline"), b"name").expect("a file");
+    std::os::unix::fs::symlink("sub/a", folder.join("link")).expect("a symlink");
+    let sparse = fs::File::create(folder.join("sparse")).expect("a file");
+    sparse.set_len(200 << 20).expect("sparse");
+}
+
+fn whole_life(drive: &mut TestDrive) {
+    drive.mount();
+    let folder = drive.mount_point().join("photos");
+    fs::create_dir(&folder).expect("a folder");
+    fill(&folder);
+    let link = share(drive, &folder, &["--expires", "7d"]);
+    let id = link.split_once('#').expect("a fragment").0.to_owned();
+
+    let outside = scratch();
+    succeed(&get(drive, &link, outside.path(), &[]));
+    same_by_rsync(&folder, &outside.path().join("photos"));
+    same_times(&folder, &outside.path().join("photos"));
+    // Again is refused, and another name is not.
+    assert_eq!(code(&get(drive, &link, outside.path(), &[])), Some(1));
+    succeed(&get(drive, &link, &outside.path().join("other"), &[]));
+
+    let imported = drive.mount_point().join("imported");
+    let reach: Vec<&str> = drive.extra.iter().map(String::as_str).collect();
+    let url = drive.url.clone();
+    succeed(&drive.run(&[&["import", &link, path(&imported), "--store", &url], &reach[..]].concat()));
+    same_by_rsync(&folder, &imported);
+    assert_eq!(code(&drive.run(&["import", &link, path(&outside.path().join("x")), "--store", &url])), Some(2));
+
+    // Named, as other drives of this user may be mounted meanwhile.
+    let mount_point = drive.mount_point();
+    let at = path(&mount_point);
+    let listed: serde_json::Value =
+        serde_json::from_str(&succeed(&drive.run(&["share", "ls", at, "--json"]))).expect("JSON");
+    assert_eq!(listed[0]["id"], id.as_str());
+    assert_eq!((listed[0]["state"].as_str(), listed[0]["path"].as_str()), (Some("published"), Some("/photos")));
+    assert!(listed[0]["expires"].is_string() && listed[0]["link"].is_null());
+    assert!(succeed(&drive.run(&["share", "ls", at])).contains("/photos"));
+    let shown = succeed(&drive.run(&["share", "show", &id, at, "--host", "https://share.example.org/"]));
+    assert!(shown.contains(&format!("https://share.example.org/s/{link}")), "{shown}");
+
+    succeed(&drive.run(&["share", "revoke", &link, at]));
+    let gone = get(drive, &link, &outside.path().join("third"), &[]);
+    assert_eq!(code(&gone), Some(10), "{}", text(&gone));
+    assert!(text(&gone).contains("taken back"));
+    assert!(!outside.path().join("third").exists());
+    assert!(succeed(&drive.run(&["share", "ls", at])).contains("taken back"));
+    drive.umount();
+}
+
+#[test]
+fn a_links_whole_life_over_a_mounted_drive() {
+    whole_life(&mut TestDrive::local());
+}
+
+#[test]
+fn a_links_whole_life_over_an_s3_server() {
+    let server = Server::from_environment();
+    let bucket = server.make_bucket("links");
+    let root = scratch();
+    let extra = vec!["--endpoint-url".into(), server.endpoint.clone()];
+    whole_life(&mut TestDrive::init(root, format!("s3://{bucket}/volume"), extra));
+}
+
+#[test]
+fn a_daemon_that_is_killed_while_it_publishes_goes_on_after() {
+    let mut drive = TestDrive::local();
+    drive.mount();
+    let file = drive.mount_point().join("big");
+    fs::write(&file, noise(1, 200 << 20)).expect("a file");
+    drive.flush();
+    let mut publishing = drive
+        .command(&["share", "create", path(&file)])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("hushfs");
+    let share_dir = drive.store_dir().join("share");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while packs(&share_dir).len() < 3 {
+        assert!(Instant::now() < deadline, "nothing was uploaded");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drive.kill();
+    assert!(!publishing.wait().expect("ended").success());
+    drive.clear();
+    let before = packs(&share_dir);
+    drive.mount();
+    let link = share(&drive, &file, &[]);
+    // One link, whose first packs are those of the first try.
+    assert_eq!(names(&share_dir).len(), 1);
+    assert!(before.iter().all(|pack| pack.exists()), "packs of the first try are gone");
+    let outside = scratch();
+    succeed(&get(&drive, &link, outside.path(), &[]));
+    assert!(fs::read(outside.path().join("big")).expect("fetched") == noise(1, 200 << 20));
+    drive.umount();
+}
+
+fn packs(share_dir: &Path) -> Vec<PathBuf> {
+    let Ok(links) = fs::read_dir(share_dir) else { return vec![] };
+    let packs = links.filter_map(|link| fs::read_dir(link.ok()?.path().join("pk")).ok()).flatten();
+    let packs = packs.filter_map(|pack| Some(pack.ok()?.path()));
+    packs.filter(|pack| !pack.to_string_lossy().contains('#')).collect()
+}
+
+#[test]
+fn passwords_and_recipients_by_the_commands() {
+    let mut drive = TestDrive::local();
+    drive.mount();
+    let (file, outside) = (drive.mount_point().join("file"), scratch());
+    fs::write(&file, b"content").expect("a file");
+    let (right, wrong) = (outside.path().join("right"), outside.path().join("wrong"));
+    fs::write(&right, "correct horse\n").expect("a file");
+    fs::write(&wrong, "correct hors\n").expect("a file");
+    let link = share(&drive, &file, &["--link-password-file", path(&right)]);
+    let out = outside.path().join("out");
+    // Nobody to ask, then a wrong one, then the right one.
+    assert_eq!(code(&get(&drive, &link, &out, &[])), Some(2));
+    assert_eq!(code(&get(&drive, &link, &out, &["--password-file", path(&wrong)])), Some(3));
+    succeed(&get(&drive, &link, &out, &["--password-file", path(&right)]));
+    assert_eq!(fs::read(&out).expect("fetched"), b"content");
+
+    let link = share(&drive, &file, &["--recipient", RECIPIENT]);
+    assert!(link.ends_with("#1"), "{link}");
+    let identity = outside.path().join("identity");
+    fs::write(&identity, IDENTITY).expect("a file");
+    let out = outside.path().join("for-one");
+    assert_eq!(code(&get(&drive, &link, &out, &[])), Some(3));
+    succeed(&get(&drive, &link, &out, &["--identity", path(&identity)]));
+    assert_eq!(fs::read(&out).expect("fetched"), b"content");
+    drive.umount();
+}
+
+#[test]
+fn a_volume_that_is_not_mounted_shares_and_takes_back() {
+    let mut drive = TestDrive::local();
+    drive.mount();
+    fs::create_dir(drive.mount_point().join("folder")).expect("a folder");
+    fs::write(drive.mount_point().join("folder/file"), b"content").expect("a file");
+    drive.umount();
+    let (state, cache) = (drive.state_dir(), drive.cache_dir());
+    let device = ["--state-dir", path(&state), "--cache-dir", path(&cache)];
+    let url = drive.url.clone();
+    let link = succeed(&drive.run(&[&["share", "create", &url, "--path", "folder"], &device[..]].concat()));
+    let outside = scratch();
+    succeed(&get(&drive, &link, outside.path(), &[]));
+    assert_eq!(fs::read(outside.path().join("folder/file")).expect("fetched"), b"content");
+    // Another machine of the owner's knows it, and while it is mounted there the daemon is asked.
+    drive.become_new_machine("two");
+    drive.mount();
+    assert!(succeed(&drive.run(&["share", "ls", path(&drive.mount_point())])).contains("/folder"));
+    let (state, cache) = (drive.state_dir(), drive.cache_dir());
+    let device = ["--state-dir", path(&state), "--cache-dir", path(&cache)];
+    succeed(&drive.run(&[&["share", "revoke", &link, &url], &device[..]].concat()));
+    assert_eq!(code(&get(&drive, &link, &outside.path().join("again"), &[])), Some(10));
+    drive.umount();
+}
+
+#[test]
+fn a_live_link_follows_a_mounted_folder() {
+    let mut drive = TestDrive::local();
+    drive.mount();
+    let folder = drive.mount_point().join("folder");
+    fs::create_dir(&folder).expect("a folder");
+    fs::write(folder.join("file"), b"one").expect("a file");
+    let link = share(&drive, &folder, &["--live"]);
+    fs::write(folder.join("file"), b"two").expect("a file");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let outside = scratch();
+        succeed(&get(&drive, &link, outside.path(), &[]));
+        if fs::read(outside.path().join("folder/file")).expect("fetched") == b"two" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the change was not published");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    drive.umount();
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_code() {
+    let drive = TestDrive::local();
+    let none = format!("{}#1.{}", "00".repeat(16), "A".repeat(43));
+    let outside = scratch();
+    let to = outside.path().join("x");
+    assert_eq!(code(&get(&drive, &none, &to, &[])), Some(10));
+    assert_eq!(code(&get(&drive, "https://example.org/nothing", &to, &[])), Some(2));
+    assert_eq!(code(&drive.run(&["get", &none])), Some(2));
+    assert_eq!(code(&drive.run(&["share", "create", path(outside.path())])), Some(2));
+    assert_eq!(code(&drive.run(&["share", "revoke", "not a link", "/nowhere"])), Some(2));
+    assert_eq!(code(&drive.run(&["share", "create", "x", "--expires", "soon"])), Some(2));
+}
