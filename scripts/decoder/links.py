@@ -261,3 +261,22 @@ def file_chunks(reader, entry):
 
 def pieces(size):
     return (size + PIECE_LEN - 1) // PIECE_LEN
+
+
+# As one file
+
+
+def box(data):
+    """An exported link: the record, and (number, pack) of each pack. None of them is believed here."""
+    reader = Reader(data)
+    if reader.raw(8) != b"hushbox1":
+        raise malformed("another kind of file")
+    record_object = reader.raw(reader.u64())
+    packs = []
+    while reader.at < len(data):
+        number = reader.u64()
+        pack_object = reader.raw(reader.u64())
+        if not pack_object or number in dict(packs):
+            raise malformed("a pack that is empty or there twice")
+        packs.append((number, pack_object))
+    return record_object, packs

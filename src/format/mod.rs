@@ -20,6 +20,7 @@ pub mod padding;
 mod record;
 pub mod rows;
 mod segment;
+mod share_box;
 mod slot;
 pub mod state;
 #[cfg(test)]
@@ -34,5 +35,6 @@ pub use manifest::{HighWater, Manifest};
 pub use names::{ObjectName, Prefix, SlotNo, WHOLE_LEN_MAX};
 pub use record::{NextEpoch, Record, RowChange};
 pub use segment::{Row, SegmentBuilder, SegmentMeta, SegmentReader};
+pub use share_box::{BOX_HEAD_LEN, OpenBox, box_head, box_pack_head, decode_box};
 pub use slot::{Slot, SlotDetails, SlotInfo, SlotKind, SlotPlace, UnlockError, Unlocked};
 pub use volume::{VOLUME_VERSION, VolumeObject, VolumeParameters};

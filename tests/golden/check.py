@@ -218,6 +218,11 @@ def link_row(place, data):
     return texts(rows.parse_value(tag, parts, data))
 
 
+def link_box(place, data):
+    record, packs = links.box(data)
+    return {"record": record.hex(), "packs": [[number, pack.hex()] for number, pack in packs]}
+
+
 def outcome(name, place, data):
     reader = slot if name.startswith("slot-") else globals()[name.replace("-", "_")]
     try:

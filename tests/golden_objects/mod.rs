@@ -1,5 +1,6 @@
 //! How each object of the golden vectors is made and opened.
 
+mod boxed;
 mod links;
 mod local;
 mod store;
@@ -48,6 +49,7 @@ pub const ALL: &[Object] = &[
     links::INDEX,
     links::PACK,
     links::ROW,
+    boxed::BOX,
 ];
 
 const SEAL: Object = Object {

@@ -43,6 +43,7 @@ const readers = {
     "link-pack": (place, data) => links.pack(unhex(place.link), unhex(place.footer_key), place.number, data),
     "link-index": (place, data) => links.index(unhex(place.title), place.directory, place.files, place.bytes, data),
     "link-row": (place, data) => links.row(data),
+    "link-box": (place, data) => links.box(data),
     async seal(place, data) {
         const [key, volume, fields] = [unhex(place.key), unhex(place.volume), place.id.map(unhex)];
         const plain = await unseal(key, "record", volume, fields, data);

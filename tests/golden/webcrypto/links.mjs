@@ -211,3 +211,18 @@ export function row(data) {
     reader.end();
     return found;
 }
+
+/** An exported link. Its parts prove themselves elsewhere. */
+export function box(data) {
+    const reader = new Reader(data);
+    if (!same(reader.raw(8), ascii("hushbox1"))) throw malformed("another kind of file");
+    const own = reader.raw(reader.u64());
+    const packs = new Map();
+    while (reader.left > 0) {
+        const number = Number(reader.u64());
+        const pack = reader.raw(reader.u64());
+        if (pack.length === 0 || packs.has(number)) throw malformed("a pack that is empty or there twice");
+        packs.set(number, pack);
+    }
+    return { record: own, packs: [...packs] };
+}
