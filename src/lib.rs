@@ -11,6 +11,7 @@ pub mod crypto;
 pub mod disk;
 pub mod format;
 pub mod fuse;
+pub mod gateway;
 pub mod meta;
 pub mod share;
 pub mod store;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const LAYERS: [&str; 12] =
-    ["base", "crypto", "format", "disk", "store", "cache", "content", "meta", "vfs", "fuse", "share", "cli"];
+const LAYERS: [&str; 13] =
+    ["base", "crypto", "format", "disk", "store", "cache", "content", "meta", "vfs", "fuse", "share", "gateway", "cli"];
 
 /// Crates that one layer alone may use (`meta` keeps its caches with `lru` as `cache` does).
-const SOLE_USERS: [(&str, &[&str]); 16] = [
+const SOLE_USERS: [(&str, &[&str]); 19] = [
     ("aes_gcm", &["crypto"]),
     ("aws_lc_rs", &["crypto"]),
     ("argon2", &["crypto"]),
@@ -22,6 +22,9 @@ const SOLE_USERS: [(&str, &[&str]); 16] = [
     ("rusqlite", &["meta"]),
     ("fuser", &["fuse"]),
     ("reqwest", &["share"]),
+    ("axum", &["gateway"]),
+    ("hyper", &["gateway"]),
+    ("ipnet", &["gateway"]),
     ("clap", &["cli"]),
     ("anyhow", &["cli"]),
     ("indicatif", &["cli"]),

@@ -1,6 +1,7 @@
 //! The command line, with an example in each help.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -10,6 +11,7 @@ use super::links::args::{GetArgs, ImportArgs, ShareCommand};
 use super::mount_options::{Chosen, FsyncMode};
 use super::password::{NewPasswordArgs, PasswordArgs, UnlockArgs};
 use crate::base::ByteSize;
+use crate::gateway::AddressRange;
 use crate::store::StoreUrl;
 
 pub const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
@@ -76,6 +78,8 @@ pub enum Command {
     Get(GetArgs),
     /// Fetch what a link shares into a mounted drive
     Import(ImportArgs),
+    /// Serve links to browsers, without any key
+    Gateway(GatewayArgs),
 }
 
 /// Which store, and how to reach it.
@@ -402,6 +406,67 @@ pub struct RecoverArgs {
     pub new_password: NewPasswordArgs,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLE
+  hushfs gateway s3://my-bucket/drive
+  hushfs gateway s3://my-bucket/drive --listen 0.0.0.0:8080 --behind-tls --trust-proxy 10.0.0.0/8
+  hushfs gateway --page-hashes
+
+It needs read access to share/ in the bucket (and to list it), and no password: what it serves is sealed. Browsers \
+decrypt only on pages that come over https, so put a proxy with TLS in front; README.md has nginx and Caddy. \
+GET /health answers when the store does, GET /metrics on this machine alone, without a proxy.
+
+An address means one IPv4 address, or the 64 bits of an IPv6 address that one household has.")]
+pub struct GatewayArgs {
+    #[command(flatten)]
+    pub store: Option<StoreArgs>,
+    /// Where to listen: an address of this machine alone, unless --behind-tls
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Other machines may connect, as a proxy in front of them speaks TLS
+    #[arg(long)]
+    pub behind_tls: bool,
+    /// A proxy whose X-Forwarded-For says who asks; an address or a network, and may be given again
+    #[arg(long, value_name = "ADDRESS")]
+    pub trust_proxy: Vec<AddressRange>,
+    /// Memory for blocks that were read
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub cache_size: ByteSize,
+    /// Requests that may be open at a time; each takes 256 KiB at most
+    #[arg(long, value_name = "COUNT", default_value_t = 1024)]
+    pub open_max: usize,
+    /// Requests that one address may have open at a time
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    pub address_open_max: usize,
+    /// Cut off who takes less than 64 KiB in so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub slow_after: u64,
+    /// Requests that one address may make in a minute
+    #[arg(long, value_name = "COUNT", default_value_t = 1_200, value_parser = clap::value_parser!(u64).range(1..))]
+    pub address_requests: u64,
+    /// Bytes that one address may fetch in an hour
+    #[arg(long, value_name = "SIZE", default_value = "200GiB", value_parser = parse_budget)]
+    pub address_bytes: ByteSize,
+    /// Requests for one link in a minute
+    #[arg(long, value_name = "COUNT", default_value_t = 12_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub link_requests: u64,
+    /// Bytes that all may fetch of one link in an hour
+    #[arg(long, value_name = "SIZE", default_value = "1TiB", value_parser = parse_budget)]
+    pub link_bytes: ByteSize,
+    /// Write whole ids of links, and addresses, into the log
+    #[arg(long)]
+    pub log_details: bool,
+    /// Print the SHA-256 of each file that the page is made of, and end
+    #[arg(long, exclusive = true)]
+    pub page_hashes: bool,
+}
+
+fn parse_budget(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse().map_err(|error: crate::base::SizeError| error.to_string())?;
+    if size.0 > 0 { Ok(size) } else { Err("must be more than nothing".into()) }
+}
+
 fn parse_kdf_memory(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse().map_err(|error: crate::base::SizeError| error.to_string())?;
     if (64 << 20..=4 << 30).contains(&size.0) { Ok(size) } else { Err("must be 64MiB to 4GiB".into()) }
@@ -546,10 +611,24 @@ mod tests {
             "hushfs key rotate s3://b/p --rate 1MiB/s",
             "hushfs key rotate s3://b/p --data --rate 0",
             "hushfs key rotate s3://b/p --data --rate fast",
+            "hushfs gateway",
+            "hushfs gateway s3://b/p --page-hashes",
+            "hushfs gateway s3://b/p --trust-proxy nowhere",
+            "hushfs gateway s3://b/p --address-bytes 0",
             "hushfs frob",
         ] {
             assert!(cli(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn the_gateway_needs_a_store_but_not_to_tell_its_hashes() {
+        let Command::Gateway(args) = cli("hushfs gateway --page-hashes").unwrap() else { panic!() };
+        assert!(args.page_hashes && args.store.is_none());
+        let line = "hushfs gateway s3://b/p --region x --trust-proxy 10.0.0.0/8 --trust-proxy ::1";
+        let Command::Gateway(args) = cli(line).unwrap() else { panic!() };
+        assert_eq!(args.store.unwrap().region.as_deref(), Some("x"));
+        assert_eq!((args.trust_proxy.len(), args.listen.port()), (2, 8080));
     }
 
     #[test]

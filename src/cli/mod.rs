@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod drive;
 pub mod exit;
 pub mod folders;
+mod gateway;
 mod holders;
 pub mod links;
 pub mod logging;
@@ -49,5 +50,6 @@ fn dispatch(cli: Cli) -> exit::Outcome {
         Command::Share(command) => links::share(command),
         Command::Get(args) => links::get(&args),
         Command::Import(args) => links::import(&args),
+        Command::Gateway(args) => gateway::gateway(args),
     }
 }

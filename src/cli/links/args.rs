@@ -25,6 +25,8 @@ pub enum ShareCommand {
     Show(IdArgs),
     /// Take a link back: its content is deleted from the store
     Revoke(IdArgs),
+    /// Write a link as a page that opens without any server, from a stick for instance
+    Export(ExportArgs),
 }
 
 /// How to reach a store.
@@ -162,6 +164,32 @@ pub struct IdArgs {
     pub json: bool,
     #[command(flatten)]
     pub unmounted: UnmountedArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLE
+  hushfs share export '3f0c8a…#1.kq…' report.html --store s3://my-bucket/drive
+  hushfs share export '3f0c8a…#1.kq…' report.html --store s3://my-bucket/drive --with-key
+
+What the link shares goes into the page while it is small, else into a file .hushbox beside it, which the page asks for. \
+The page asks for the link too, unless the key is in it; a link's password is asked for in any case. It can be taken back \
+no more, but it ends when the link expires.")]
+pub struct ExportArgs {
+    /// The link, all of it; quote it, as shells have other uses for '#'
+    #[arg(value_name = "LINK")]
+    pub link: String,
+    /// The page; it must not be there yet
+    #[arg(value_name = "FILE.html")]
+    pub file: PathBuf,
+    /// The volume's URL, where the link's objects are
+    #[arg(long, value_name = "URL")]
+    pub store: String,
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// Put the key into the page, so that it opens by itself
+    #[arg(long)]
+    pub with_key: bool,
 }
 
 /// From where, and by what a link is opened.

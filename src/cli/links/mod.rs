@@ -2,6 +2,7 @@
 //! wherever they are.
 
 pub mod args;
+mod export;
 mod get;
 mod perform;
 mod protocol;

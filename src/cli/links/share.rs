@@ -22,6 +22,7 @@ pub fn share(command: ShareCommand) -> Outcome {
         ShareCommand::Ls(args) => ls(&args),
         ShareCommand::Show(args) => show(&args),
         ShareCommand::Revoke(args) => revoke(&args),
+        ShareCommand::Export(args) => super::export::export(&args),
     }
 }
 
