@@ -8,7 +8,7 @@ packages=(gcc make pkg-config libssl-dev)
 case "${1:-build}" in
     build) ;;
     try) packages+=(fuse3) ;;
-    test) packages+=(fuse3 gdb python3-venv acl attr rsync sqlite3 strace xz-utils linux-source-6.1 ceph-mon ceph-osd ceph-common radosgw curl) ;;
+    test) packages+=(fuse3 gdb python3-venv acl attr rsync sqlite3 strace xz-utils linux-source-6.1 ceph-mon ceph-osd ceph-common radosgw curl chromium) ;;
     programs) packages+=(fuse3 acl attr rsync sqlite3 git tar xz-utils linux-source-6.1 procps postgresql python3-lmdb) ;;
     pjdfstest) packages+=(autoconf automake perl openssl) ;;
     *) echo "usage: scripts/install.sh build|try|test|programs|pjdfstest" >&2; exit 2 ;;
@@ -21,8 +21,8 @@ missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
 done
+sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
 if [ ${#missing[@]} -gt 0 ]; then
-    sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
     echo "installing ${missing[*]}" >&2
     $sudo apt-get update -qq
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
@@ -41,6 +41,14 @@ if [ "${1:-build}" = test ]; then
     done
     if [ ${#suites[@]} -gt 0 ]; then
         CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --locked "${suites[@]}"
+    fi
+    # What drives the browser, pinned.
+    browser=$(scripts/target.sh)/browser
+    if ! cmp -s tests/browser/package-lock.json "$browser/installed.json"; then
+        mkdir -p "$browser"
+        cp tests/browser/package.json tests/browser/package-lock.json "$browser/"
+        npm ci --silent --no-fund --no-audit --prefix "$browser"
+        cp tests/browser/package-lock.json "$browser/installed.json"
     fi
     # The modules that scripts/decode.py needs, of the versions it was tried with.
     venv=$(scripts/target.sh)/decode-venv
