@@ -185,7 +185,7 @@ async fn only_typed_ids_are_answered_and_the_store_is_asked_for_nothing_else() {
         format!("/s/{id}/pk/1/"),
         format!("/s/{id}/pk/..%2f..%2f..%2fhushfs.volume"),
         format!("/s/{id}/../../hushfs.volume"),
-        format!("/s/..%2f..%2fhushfs.volume/record"),
+        "/s/..%2f..%2fhushfs.volume/record".to_owned(),
         format!("/s/{id}%00/record"),
         "/s/hushfs.volume/record".to_owned(),
         "//s".to_owned(),

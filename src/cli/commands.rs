@@ -139,24 +139,19 @@ fn sync_mount(entry: Option<&MountEntry>) -> Outcome {
 fn wait(client: Client, request: Request, dir: &Path, what: &str) -> Outcome {
     let interrupted = interruptions()?;
     let mut progress = Progress::new(format!("{what} {}", dir.display()));
+    let resealing = matches!(request, Request::Reseal { .. });
     let waited = client.wait(request, |left| progress.show(left), &interrupted);
     progress.end(matches!(waited, Ok(Waited::Done)));
     match waited? {
         Waited::Done => Ok(()),
         Waited::Interrupted(left) => {
-            let what = match request {
-                Request::Reseal { .. } => format!(
+            let what = match resealing {
+                true => format!(
                     "interrupted: {} of {} are still sealed with old keys; the drive goes on with it",
                     ByteSize(left.bytes),
                     counted(left.files, "file")
                 ),
-                Request::Status
-                | Request::Flush
-                | Request::Rotate { .. }
-                | Request::Share { .. }
-                | Request::Umount { .. } => {
-                    format!("{}; the drive goes on uploading", what_is_left(&left))
-                }
+                false => format!("{}; the drive goes on uploading", what_is_left(&left)),
             };
             Err(Failure::new(Code::Interrupted, what))
         }
