@@ -77,7 +77,7 @@ pub(super) fn say(text: &str) -> Outcome {
 pub fn flush(args: &FlushArgs) -> Outcome {
     let (client, entry) = Client::for_mount(&args.dir)?;
     sync_mount(entry.as_ref())?;
-    wait(client, Request::Flush, &args.dir, "flushing")
+    wait(client, Request::Flush, &args.dir, "flushing", &interruptions()?)
 }
 
 pub fn umount(args: &UmountArgs) -> Outcome {
@@ -88,7 +88,7 @@ fn umount_live(args: &UmountArgs) -> Outcome {
     let (client, entry) = Client::for_mount(&args.dir)?;
     sync_mount(entry.as_ref())?;
     let process = client.process();
-    wait(client, Request::Umount { wait: !args.no_wait }, &args.dir, "unmounting")
+    wait(client, Request::Umount { wait: !args.no_wait }, &args.dir, "unmounting", &interruptions()?)
         .map_err(|failure| name_holders(failure, entry.as_ref()))?;
     // The volume is closed; that its process cannot be watched, or is slow to end, is no failure.
     if let Ok(process) = process
@@ -136,11 +136,10 @@ fn sync_mount(entry: Option<&MountEntry>) -> Outcome {
     Ok(rustix::fs::syncfs(&dir)?)
 }
 
-fn wait(client: Client, request: Request, dir: &Path, what: &str) -> Outcome {
-    let interrupted = interruptions()?;
+fn wait(client: Client, request: Request, dir: &Path, what: &str, interrupted: &Interrupted) -> Outcome {
     let mut progress = Progress::new(format!("{what} {}", dir.display()));
     let resealing = matches!(request, Request::Reseal { .. });
-    let waited = client.wait(request, |left| progress.show(left), &interrupted);
+    let waited = client.wait(request, |left| progress.show(left), interrupted);
     progress.end(matches!(waited, Ok(Waited::Done)));
     match waited? {
         Waited::Done => Ok(()),
@@ -158,8 +157,11 @@ fn wait(client: Client, request: Request, dir: &Path, what: &str) -> Outcome {
     }
 }
 
-/// Answers true from the first SIGINT or SIGTERM on.
-pub(super) fn interruptions() -> Outcome<Box<dyn Fn() -> bool + Send + Sync>> {
+/// Whether SIGINT or SIGTERM came.
+type Interrupted = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// Counts from now on.
+pub(super) fn interruptions() -> Outcome<Interrupted> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, interrupted.clone())?;
@@ -295,18 +297,19 @@ fn rotate(key: KeyArgs, device: DeviceArgs, without: Option<u16>) -> Outcome {
         rotated => return rotated.map(drop),
     };
     let (mountpoint, _) = mounted_by_us(&url)?.ok_or(busy)?;
-    ask(&mountpoint, Request::Rotate { without }, "giving new keys to")
+    ask(&mountpoint, Request::Rotate { without }, "giving new keys to", &interruptions()?)
 }
 
 /// The same, and then all that is there.
 fn rotate_data(key: KeyArgs, device: DeviceArgs, rate: Option<u64>) -> Outcome {
     let options = device_options(key, device)?;
     let url = options.store.url.clone();
-    let interrupted = interruptions()?;
+    let interrupted = Arc::new(interruptions()?);
     let mut shown = Progress::new(format!("sealing {url} anew"));
+    let by_user = interrupted.clone();
     let progress = move |left: &Left| {
         shown.show(left);
-        !interrupted()
+        !by_user()
     };
     let busy = match block_on(drive::rotate_data(options, rate, progress)) {
         Err(failure) if failure.code == Code::Busy => failure,
@@ -315,14 +318,14 @@ fn rotate_data(key: KeyArgs, device: DeviceArgs, rate: Option<u64>) -> Outcome {
     let (mountpoint, status) = mounted_by_us(&url)?.ok_or(busy)?;
     // What was begun and not ended is gone on with, under the keys that it has.
     if !status.old_keys.resealing {
-        ask(&mountpoint, Request::Rotate { without: None }, "giving new keys to")?;
+        ask(&mountpoint, Request::Rotate { without: None }, "giving new keys to", &interrupted)?;
     }
-    ask(&mountpoint, Request::Reseal { rate }, "sealing anew")
+    ask(&mountpoint, Request::Reseal { rate }, "sealing anew", &interrupted)
 }
 
-fn ask(mountpoint: &Path, request: Request, what: &str) -> Outcome {
+fn ask(mountpoint: &Path, request: Request, what: &str, interrupted: &Interrupted) -> Outcome {
     let (client, _) = Client::for_mount(mountpoint)?;
-    wait(client, request, mountpoint, what)
+    wait(client, request, mountpoint, what, interrupted)
 }
 
 /// Where this user has the volume mounted.
