@@ -120,6 +120,10 @@ fn parse_bucket(rest: &str) -> Result<(String, String), UrlError> {
         return Err(UrlError::Bucket);
     }
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    // The parser passes over these: one place would have two addresses, and so two state folders.
+    if prefix.starts_with('/') || prefix.ends_with('/') {
+        return Err(UrlError::Prefix);
+    }
     object_store::path::Path::parse(prefix).map_err(|_| UrlError::Prefix)?;
     Ok((bucket.to_owned(), prefix.to_owned()))
 }
@@ -166,6 +170,8 @@ mod tests {
             ("s3:///p", UrlError::Bucket),
             ("s3://b c", UrlError::Bucket),
             ("s3://bucket/a//b", UrlError::Prefix),
+            ("s3://bucket/a//", UrlError::Prefix),
+            ("s3://bucket//a", UrlError::Prefix),
             ("s3://bucket/../b", UrlError::Prefix),
         ] {
             assert_eq!(StoreUrl::parse(text), Err(error), "{text}");
