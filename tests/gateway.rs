@@ -450,22 +450,25 @@ async fn health_and_metrics_tell_what_they_should_and_to_whom() {
 struct Program {
     child: Child,
     address: SocketAddr,
+    /// A file: a pipe that nobody reads would hold the program up.
+    log: tempfile::NamedTempFile,
 }
 
 impl Program {
     fn start(store: &Path, more: &[&str]) -> Self {
+        let log = tempfile::NamedTempFile::new().unwrap();
         let mut child = Command::new(HUSHFS)
             .args(["gateway", "--listen", "127.0.0.1:0"])
             .args(more)
             .arg(store)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("serving links on http://").and_then(|address| address.parse().ok());
-        Self { address: address.unwrap_or_else(|| panic!("{line:?}")), child }
+        Self { address: address.unwrap_or_else(|| panic!("{line:?}")), child, log }
     }
 
     fn peak_bytes(&self) -> u64 {
@@ -477,10 +480,8 @@ impl Program {
     fn end(&mut self) -> String {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         assert!(self.child.wait().unwrap().success());
-        log
+        std::fs::read_to_string(self.log.path()).unwrap()
     }
 }
 

@@ -5,7 +5,7 @@
 const HOME = new URL('.', self.location.href).href;
 const DOWNLOAD = /^dl\/([0-9a-f]{32})$/;
 const TYPES = /^(audio|video)\/(mp4|webm|ogg|flac|wav|mpeg)$/;
-const PATIENCE_MS = 10000;
+const PATIENCE_MS = 3000;
 
 self.addEventListener('install', () => self.skipWaiting());
 self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()));
