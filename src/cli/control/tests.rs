@@ -153,7 +153,7 @@ fn a_failure_keeps_its_code() {
 fn nonsense_is_refused_and_the_server_lives() {
     use std::io::{Read, Write};
     let running = Running::new(Fake::default());
-    for nonsense in ["\n", "{\"op\":\"format-disk\"}\n", &"x".repeat(10_000)] {
+    for nonsense in ["\n", "{\"op\":\"format-disk\"}\n", &"x".repeat(100_000)] {
         let mut stream = std::os::unix::net::UnixStream::connect(&running.socket).unwrap();
         let _ = stream.write_all(nonsense.as_bytes());
         let mut answer = String::new();
