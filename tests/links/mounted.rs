@@ -23,6 +23,17 @@ fn succeed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// Until its daemon answers, too: the mount is there a moment before.
+fn mount(drive: &mut TestDrive) {
+    drive.mount();
+    let at = drive.mount_point();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !drive.run(&["status", path(&at)]).status.success() {
+        assert!(Instant::now() < deadline, "the daemon does not answer:\n{}", drive.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn share(drive: &TestDrive, what: &Path, more: &[&str]) -> String {
     succeed(&drive.run(&[&["share", "create", path(what)], more].concat()))
 }
@@ -52,7 +63,7 @@ fn fill(folder: &Path) {
 }
 
 fn whole_life(drive: &mut TestDrive) {
-    drive.mount();
+    mount(drive);
     let folder = drive.mount_point().join("photos");
     fs::create_dir(&folder).expect("a folder");
     fill(&folder);
@@ -112,7 +123,7 @@ fn a_links_whole_life_over_an_s3_server() {
 #[test]
 fn a_daemon_that_is_killed_while_it_publishes_goes_on_after() {
     let mut drive = TestDrive::local();
-    drive.mount();
+    mount(&mut drive);
     let file = drive.mount_point().join("big");
     fs::write(&file, noise(1, 200 << 20)).expect("a file");
     drive.flush();
@@ -132,7 +143,7 @@ fn a_daemon_that_is_killed_while_it_publishes_goes_on_after() {
     assert!(!publishing.wait().expect("ended").success());
     drive.clear();
     let before = packs(&share_dir);
-    drive.mount();
+    mount(&mut drive);
     let link = share(&drive, &file, &[]);
     // One link, whose first packs are those of the first try.
     assert_eq!(names(&share_dir).len(), 1);
@@ -153,7 +164,7 @@ fn packs(share_dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn passwords_and_recipients_by_the_commands() {
     let mut drive = TestDrive::local();
-    drive.mount();
+    mount(&mut drive);
     let (file, outside) = (drive.mount_point().join("file"), scratch());
     fs::write(&file, b"content").expect("a file");
     let (right, wrong) = (outside.path().join("right"), outside.path().join("wrong"));
@@ -181,7 +192,7 @@ fn passwords_and_recipients_by_the_commands() {
 #[test]
 fn a_volume_that_is_not_mounted_shares_and_takes_back() {
     let mut drive = TestDrive::local();
-    drive.mount();
+    mount(&mut drive);
     fs::create_dir(drive.mount_point().join("folder")).expect("a folder");
     fs::write(drive.mount_point().join("folder/file"), b"content").expect("a file");
     drive.umount();
@@ -194,7 +205,7 @@ fn a_volume_that_is_not_mounted_shares_and_takes_back() {
     assert_eq!(fs::read(outside.path().join("folder/file")).expect("fetched"), b"content");
     // Another machine of the owner's knows it, and while it is mounted there the daemon is asked.
     drive.become_new_machine("two");
-    drive.mount();
+    mount(&mut drive);
     assert!(succeed(&drive.run(&["share", "ls", path(&drive.mount_point())])).contains("/folder"));
     let (state, cache) = (drive.state_dir(), drive.cache_dir());
     let device = ["--state-dir", path(&state), "--cache-dir", path(&cache)];
@@ -206,7 +217,7 @@ fn a_volume_that_is_not_mounted_shares_and_takes_back() {
 #[test]
 fn a_live_link_follows_a_mounted_folder() {
     let mut drive = TestDrive::local();
-    drive.mount();
+    mount(&mut drive);
     let folder = drive.mount_point().join("folder");
     fs::create_dir(&folder).expect("a folder");
     fs::write(folder.join("file"), b"one").expect("a file");
