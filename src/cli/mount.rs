@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::args::{MountArgs, StoreArgs};
 use super::daemon::{self, Forked, Ready};
@@ -76,6 +77,9 @@ pub fn mount(args: MountArgs) -> Outcome {
     run(background, log, plan, || async move { Ok(Arc::new(drive::open_drive(open).await?) as Arc<dyn Backend>) })
 }
 
+/// After a forced end, a task may still wait for the store.
+const ENDING_MAX: Duration = Duration::from_secs(2);
+
 /// Opens a drive and serves it. In the background it returns in the parent, once the drive answers; the child
 /// never returns.
 pub fn run<F: Future<Output = Outcome<Arc<dyn Backend>>>>(
@@ -138,8 +142,8 @@ fn start<F: Future<Output = Outcome<Arc<dyn Backend>>>>(
         };
         serve(backend, plan, ready, &mut signals).await
     });
-    // After a forced end, tasks may still wait for the store.
-    runtime.shutdown_background();
+    // Tasks that were told to end hold keys until they have: those are wiped before the process is gone.
+    runtime.shutdown_timeout(ENDING_MAX);
     outcome
 }
 
