@@ -8,6 +8,7 @@ Needs: python3 -m venv venv && venv/bin/pip install -r scripts/decode-requiremen
   venv/bin/python scripts/decode.py COPY --recovery-words-file F verify
   venv/bin/python scripts/decode.py COPY link LINK list
   venv/bin/python scripts/decode.py COPY --password-file F link LINK extract DEST
+  venv/bin/python scripts/decode.py COPY --identity-file F list
 
 COPY holds hushfs.volume, keys/, log/ and so on, as `aws s3 sync` or rclone copy them. A link needs share/ alone, and its
 password if it has one. What is damaged is named, one line each on standard error, and the rest is read.
@@ -29,7 +30,7 @@ from decoder.primitives import Refused
 from decoder.shared import Gone, NotALink, Shared
 from decoder.tree import Tree
 from decoder.volume import Contents, NoVolume, Reading, Store, WrongSecret, slot_name, slots, unlock
-from decoder import objects
+from decoder import age, objects
 from mnemonic import Mnemonic
 
 DAMAGED, USAGE, WRONG_SECRET, NO_VOLUME, LINK_GONE = 1, 2, 3, 4, 10
@@ -53,11 +54,11 @@ def main():
     complain = Complaints()
     store = Store(arguments.store)
     try:
-        password, words = secret_of(arguments)
+        kind, secrets = secret_of(arguments)
         if arguments.command == "link":
-            link(arguments, password, complain)
+            link(arguments, secrets[0] if secrets and kind == objects.PASSWORD else None, complain)
             return DAMAGED if complain.made else 0
-        roots, created = unlock(store, password, words, arguments.kdf_memory_max << 20, complain)
+        roots, created = unlock(store, kind, secrets, arguments.kdf_memory_max << 20, complain)
         reading = Reading(store, roots, complain)
         state = reading.all_ways() if arguments.command == "verify" else reading.newest()
         tree = Tree(state.rows)
@@ -97,6 +98,7 @@ def parse_arguments():
     help = "the volume's or the link's password, without its last line break"
     secret.add_argument("--password-file", metavar="F", help=help)
     secret.add_argument("--recovery-words-file", metavar="F", help="the 24 words")
+    secret.add_argument("--identity-file", metavar="F", help="the age identity of somebody who was let in")
     parser.add_argument(
         "--kdf-memory-max",
         metavar="MIB",
@@ -116,27 +118,35 @@ def parse_arguments():
     of_link.add_parser("list", help="type, size, time and path of everything")
     of_link.add_parser("extract", help="write files").add_argument("destination", metavar="DEST", help="a new folder")
     arguments = parser.parse_args()
-    if arguments.command != "link" and not (arguments.password_file or arguments.recovery_words_file):
-        parser.error("one of the arguments --password-file --recovery-words-file is required")
+    secrets = (arguments.password_file, arguments.recovery_words_file, arguments.identity_file)
+    if arguments.command != "link" and not any(secrets):
+        parser.error("one of the arguments --password-file --recovery-words-file --identity-file is required")
     return arguments
 
 
 def secret_of(arguments):
-    """(password, None) or (None, what the words are); neither for a link without a password."""
-    if not arguments.password_file and not arguments.recovery_words_file:
-        return None, None
+    """The kind of slot that it opens, and what to try on one: a password, what the words are, or private halves. None
+    for a link without a password."""
+    if not (arguments.password_file or arguments.recovery_words_file or arguments.identity_file):
+        return None, []
     if arguments.password_file:
         with open(arguments.password_file, "rb") as file:
             password = file.read()
         if password.endswith(b"\n"):
             password = password[:-1].removesuffix(b"\r")
-        return password, None
+        return objects.PASSWORD, [password]
+    if arguments.identity_file:
+        with open(arguments.identity_file) as file:
+            try:
+                return objects.RECIPIENT, age.identities(file.read())
+            except Refused as error:
+                raise WrongSecret(f"{arguments.identity_file}: {error.why}") from None
     with open(arguments.recovery_words_file) as file:
         words = file.read().lower().split()
     try:
         if len(words) != 24:
             raise ValueError(f"there are {len(words)}")
-        return None, bytes(Mnemonic("english").to_entropy(words))
+        return objects.RECOVERY, [bytes(Mnemonic("english").to_entropy(words))]
     except (ValueError, LookupError) as error:
         raise WrongSecret(f"the recovery words are not 24 that belong together: {error}") from None
 
