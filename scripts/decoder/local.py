@@ -70,6 +70,8 @@ def intent(reader):
             change(reader, inline)
     elif kind == 9:
         reader.bytes(), reader.bytes()
+    elif kind == 10:
+        reader.varint(), reader.varint()
     else:
         raise malformed("an unknown intent")
     kept, at = b"", start

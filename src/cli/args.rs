@@ -344,11 +344,19 @@ pub struct RmArgs {
 #[command(after_help = "\
 EXAMPLE
   hushfs key rotate s3://my-bucket/drive
+  hushfs key rotate s3://my-bucket/drive --data --rate 10MiB/s
 
 Nobody else's password is needed, and all who can open the volume still can. Other machines follow by themselves.")]
 pub struct RotateArgs {
     #[command(flatten)]
     pub key: KeyArgs,
+    /// Seal what is there anew, too. Interrupted, it goes on with the next mount, or with the same command, which then
+    /// gives no new keys once more
+    #[arg(long)]
+    pub data: bool,
+    /// How much of it a second, such as 10MiB/s
+    #[arg(long, value_name = "SIZE/s", value_parser = parse_rate, requires = "data")]
+    pub rate: Option<ByteSize>,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -384,6 +392,12 @@ pub struct RecoverArgs {
 fn parse_kdf_memory(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse().map_err(|error: crate::base::SizeError| error.to_string())?;
     if (64 << 20..=4 << 30).contains(&size.0) { Ok(size) } else { Err("must be 64MiB to 4GiB".into()) }
+}
+
+fn parse_rate(text: &str) -> Result<ByteSize, String> {
+    let size = text.strip_suffix("/s").unwrap_or(text);
+    let rate: ByteSize = size.parse().map_err(|error: crate::base::SizeError| error.to_string())?;
+    if rate.0 > 0 { Ok(rate) } else { Err("must be more than nothing".into()) }
 }
 
 /// What the program was called as decides what its arguments mean: mount(8) calls `/sbin/mount.hushfs`, and
@@ -483,6 +497,18 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_a_size_a_second() {
+        for rate in ["10MiB/s", "10MiB"] {
+            let Command::Key(KeyCommand::Rotate(args)) =
+                cli(&format!("hushfs key rotate s3://b/p --data --rate {rate}")).unwrap()
+            else {
+                panic!()
+            };
+            assert_eq!((args.data, args.rate), (true, Some(ByteSize(10 << 20))));
+        }
+    }
+
+    #[test]
     fn mount_helpers_arguments_are_understood() {
         let Command::Mount(args) = cli("/sbin/mount.hushfs s3://b/p /mnt -sfvn -o rw,_netdev").unwrap() else {
             panic!()
@@ -504,6 +530,9 @@ mod tests {
             "hushfs init s3://b/p --kdf-memory 1MiB",
             "hushfs init s3://b/p --password-file a --password-command b",
             "hushfs key",
+            "hushfs key rotate s3://b/p --rate 1MiB/s",
+            "hushfs key rotate s3://b/p --data --rate 0",
+            "hushfs key rotate s3://b/p --data --rate fast",
             "hushfs frob",
         ] {
             assert!(cli(line).is_err(), "{line}");

@@ -137,19 +137,35 @@ fn sync_mount(entry: Option<&MountEntry>) -> Outcome {
 }
 
 fn wait(client: Client, request: Request, dir: &Path, what: &str) -> Outcome {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, interrupted.clone())?;
-    }
+    let interrupted = interruption()?;
     let mut progress = Progress::new(format!("{what} {}", dir.display()));
     let waited = client.wait(request, |left| progress.show(left), || interrupted.load(Ordering::SeqCst));
     progress.end(matches!(waited, Ok(Waited::Done)));
     match waited? {
         Waited::Done => Ok(()),
         Waited::Interrupted(left) => {
-            Err(Failure::new(Code::Interrupted, format!("{}; the drive goes on uploading", what_is_left(&left))))
+            let what = match request {
+                Request::Reseal { .. } => format!(
+                    "interrupted: {} of {} are still sealed with old keys; the drive goes on with it",
+                    ByteSize(left.bytes),
+                    counted(left.files, "file")
+                ),
+                Request::Status | Request::Flush | Request::Rotate { .. } | Request::Umount { .. } => {
+                    format!("{}; the drive goes on uploading", what_is_left(&left))
+                }
+            };
+            Err(Failure::new(Code::Interrupted, what))
         }
     }
+}
+
+/// Set by SIGINT and SIGTERM from now on.
+fn interruption() -> Outcome<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, interrupted.clone())?;
+    }
+    Ok(interrupted)
 }
 
 /// A bar over the most that was ever left.
@@ -259,6 +275,11 @@ pub fn key(command: KeyCommand) -> Outcome {
             rotate(args.key, args.device, Some(args.slot))?;
             say(&format!("Key slot {} opens nothing that is written from now on.", args.slot))
         }
+        KeyCommand::Rotate(args) if args.data => {
+            rotate_data(args.key, args.device, args.rate.map(|rate| rate.0))?;
+            say("All that is there is sealed with new keys. What the store held of it before stays there until it is \
+                 collected.")
+        }
         KeyCommand::Rotate(args) => {
             rotate(args.key, args.device, None)?;
             say("What is written from now on is sealed with new keys.")
@@ -268,10 +289,58 @@ pub fn key(command: KeyCommand) -> Outcome {
 
 /// By the daemon, if this machine has the volume mounted, or else by the same device without a mount.
 fn rotate(key: KeyArgs, device: DeviceArgs, without: Option<u16>) -> Outcome {
+    let options = device_options(key, device)?;
+    let url = options.store.url.clone();
+    let busy = match block_on(drive::rotate(options, without)) {
+        Err(failure) if failure.code == Code::Busy => failure,
+        rotated => return rotated.map(drop),
+    };
+    let (mountpoint, _) = mounted_by_us(&url)?.ok_or(busy)?;
+    ask(&mountpoint, Request::Rotate { without }, "giving new keys to")
+}
+
+/// The same, and then all that is there.
+fn rotate_data(key: KeyArgs, device: DeviceArgs, rate: Option<u64>) -> Outcome {
+    let options = device_options(key, device)?;
+    let url = options.store.url.clone();
+    let interrupted = interruption()?;
+    let mut shown = Progress::new(format!("sealing {url} anew"));
+    let progress = move |left: &Left| {
+        shown.show(left);
+        !interrupted.load(Ordering::SeqCst)
+    };
+    let busy = match block_on(drive::rotate_data(options, rate, progress)) {
+        Err(failure) if failure.code == Code::Busy => failure,
+        done => return done,
+    };
+    let (mountpoint, status) = mounted_by_us(&url)?.ok_or(busy)?;
+    // What was begun and not ended is gone on with, under the keys that it has.
+    if !status.old_keys.resealing {
+        ask(&mountpoint, Request::Rotate { without: None }, "giving new keys to")?;
+    }
+    ask(&mountpoint, Request::Reseal { rate }, "sealing anew")
+}
+
+fn ask(mountpoint: &Path, request: Request, what: &str) -> Outcome {
+    let (client, _) = Client::for_mount(mountpoint)?;
+    wait(client, request, mountpoint, what)
+}
+
+/// Where this user has the volume mounted.
+fn mounted_by_us(url: &str) -> Outcome<Option<(PathBuf, Status)>> {
+    for client in Client::all()? {
+        let status = client.status()?;
+        if status.url == url && !status.dead {
+            return Ok(Some((PathBuf::from(&status.mountpoint), status)));
+        }
+    }
+    Ok(None)
+}
+
+fn device_options(key: KeyArgs, device: DeviceArgs) -> Outcome<drive::OpenOptions> {
     let folders = Folders::of_this_user()?;
-    let store = key.store.absolute()?;
-    let options = drive::OpenOptions {
-        store: store.clone(),
+    Ok(drive::OpenOptions {
+        store: key.store.absolute()?,
         secret: key.unlock.secret()?,
         trust: Trust::Secret,
         state: std::path::absolute(device.state_dir.unwrap_or(folders.state))?,
@@ -283,20 +352,7 @@ fn rotate(key: KeyArgs, device: DeviceArgs, without: Option<u16>) -> Outcome {
         directory_atime: true,
         quota: None,
         allow_large_kdf: false,
-    };
-    let busy = match block_on(drive::rotate(options, without)) {
-        Err(failure) if failure.code == Code::Busy => failure,
-        rotated => return rotated.map(drop),
-    };
-    for client in Client::all()? {
-        let status = client.status()?;
-        if status.url == store.url && !status.dead {
-            let mountpoint = PathBuf::from(status.mountpoint);
-            let (client, _) = Client::for_mount(&mountpoint)?;
-            return wait(client, Request::Rotate { without }, &mountpoint, "giving new keys to");
-        }
-    }
-    Err(busy)
+    })
 }
 
 fn line(slot: &Slot) -> String {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 
 use super::args::StoreArgs;
-use super::control::{CacheUse, Left, Status, StoreState, Waiting};
+use super::control::{CacheUse, Left, OldKeys, Status, StoreState, Waiting};
 use super::exit::{Code, Failure, OrExit, Outcome};
 use super::mount_options::{Atime, FsyncMode};
 use super::password::Password;
@@ -23,7 +23,7 @@ use crate::store::{
     Connected, Creates, Health, HealthLevel, StoreError, StoreOptions, StoreUrl, connect, race_creates,
 };
 use crate::vfs::api::{KernelCache, Vfs};
-use crate::vfs::{AtimeMode, FlushError, OpenError, Surroundings, Volume, VolumeOptions};
+use crate::vfs::{AtimeMode, FlushError, OpenError, Rate, ResealError, Surroundings, Volume, VolumeOptions};
 
 /// What a key derivation may take of this machine's memory unless a flag allows more.
 const KDF_MEMORY_SHARE: u64 = 4;
@@ -210,6 +210,33 @@ pub async fn rotate(options: OpenOptions, without: Option<u16>) -> Outcome<u32> 
     let rotated = drive.rotate(without).await;
     drive.close(true).await?;
     rotated
+}
+
+/// New keys, and then all that is there under them. By a device that is not mounted, as `rotate`. What an earlier
+/// call began and did not end is gone on with, without another rotation. `progress` answers false to interrupt it.
+pub async fn rotate_data(
+    options: OpenOptions,
+    rate: Rate,
+    mut progress: impl FnMut(&Left) -> bool + Send + 'static,
+) -> Outcome {
+    let drive = open_drive(options).await?;
+    if !drive.volume.status().old_keys.resealing {
+        drive.rotate(None).await?;
+    }
+    let volume = drive.volume.clone();
+    let resealing = tokio::task::spawn_blocking(move || {
+        volume.reseal(rate)?;
+        volume.wait_resealed(&mut |old| progress(&left_of(old)))
+    });
+    let done = resealing.await?;
+    // All that counts is in the store, or on this machine for the next time.
+    drive.close(done.is_ok()).await?;
+    done.map_err(reseal_failure)
+}
+
+fn left_of(old: &crate::vfs::OldKeys) -> Left {
+    let left = old.left.unwrap_or_default();
+    Left { files: left.files, bytes: left.bytes, trouble: old.trouble.clone() }
 }
 
 pub async fn change_password(store: &StoreArgs, old: Secret, new: &Password) -> Outcome {
@@ -422,6 +449,13 @@ impl Backend for RunningDrive {
                 bytes: status.drive.dirty_bytes + status.upload_bytes,
                 oldest_seconds: oldest.map(|age| age.as_secs()),
             },
+            old_keys: OldKeys {
+                files: status.old_keys.left.map(|left| left.files),
+                chunks: status.old_keys.left.map(|left| left.chunks),
+                bytes: status.old_keys.left.map(|left| left.bytes),
+                resealing: status.old_keys.resealing,
+                unreadable: status.old_keys.unreadable,
+            },
             cache: CacheUse {
                 used_bytes: status.cache.bytes,
                 max_bytes: status.cache.bytes_max,
@@ -479,6 +513,31 @@ impl Backend for RunningDrive {
         let epoch = tokio::task::spawn_blocking(move || volume.rotate(without)).await?.map_err(rotate_failure)?;
         Ok(epoch.0)
     }
+
+    fn left_to_reseal(&self) -> Left {
+        left_of(&self.volume.status().old_keys)
+    }
+
+    async fn reseal(&self, rate: Option<u64>) -> Outcome {
+        let volume = self.volume.clone();
+        // As in `flush`.
+        let (waiting, gone) = std::sync::mpsc::channel::<()>();
+        let resealing = tokio::task::spawn_blocking(move || {
+            volume.reseal(rate)?;
+            volume.wait_resealed(&mut |_| !matches!(gone.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected)))
+        });
+        let outcome = resealing.await?.map_err(reseal_failure);
+        drop(waiting);
+        outcome
+    }
+}
+
+fn reseal_failure(error: ResealError) -> Failure {
+    let code = match error {
+        ResealError::ReadOnly | ResealError::Stopped(_) | ResealError::Unreadable(_) => Code::Other,
+        ResealError::Closed | ResealError::Interrupted(_) => Code::Interrupted,
+    };
+    Failure::from(error).with_code(code)
 }
 
 fn rotate_failure(error: RotateError) -> Failure {

@@ -47,6 +47,16 @@ pub trait Backend: Send + Sync + 'static {
     async fn rotate(&self, _without: Option<u16>) -> Outcome<u32> {
         Err(Failure::new(Code::Other, "this drive has no keys"))
     }
+
+    /// What is under keys of before a rotation.
+    fn left_to_reseal(&self) -> Left {
+        Left::default()
+    }
+
+    /// Until all of that is under new keys and in the store. May be dropped at any time, and goes on.
+    async fn reseal(&self, _rate: Option<u64>) -> Outcome {
+        Err(Failure::new(Code::Other, "this drive has no keys"))
+    }
 }
 
 /// What to serve, and where.
@@ -184,6 +194,14 @@ impl Control for Serving {
 
     async fn rotate(&self, without: Option<u16>) -> Outcome {
         self.backend.rotate(without).await.map(drop)
+    }
+
+    fn left_to_reseal(&self) -> Left {
+        self.backend.left_to_reseal()
+    }
+
+    async fn reseal(&self, rate: Option<u64>) -> Outcome {
+        self.backend.reseal(rate).await
     }
 
     async fn umount(&self, wait: bool) -> Outcome {

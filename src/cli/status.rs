@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::control::{CacheUse, Status, StoreState, Waiting};
+use super::control::{CacheUse, OldKeys, Status, StoreState, Waiting};
 use crate::base::ByteSize;
 
 pub fn for_people(status: &Status) -> String {
@@ -27,6 +27,9 @@ pub fn for_people(status: &Status) -> String {
         line("DAMAGE", &format!("{chunks} of files could not be read since the mount; the log names the objects"));
     }
     line("waiting", &waiting(&status.waiting));
+    if let Some(old_keys) = old_keys(&status.old_keys) {
+        line("old keys", &old_keys);
+    }
     line("store", &store(&status.store));
     line("cache", &cache(&status.cache));
     line("head", &status.head.map_or_else(|| "none yet".into(), |head| format!("log entry {head}")));
@@ -51,6 +54,25 @@ fn waiting(waiting: &Waiting) -> String {
     }
     let oldest = waiting.oldest_seconds.map(|seconds| format!(", the oldest for {}", duration(seconds)));
     format!("{}, {}{}", counted(waiting.files, "file"), ByteSize(waiting.bytes), oldest.unwrap_or_default())
+}
+
+/// None: there is nothing to tell.
+fn old_keys(old: &OldKeys) -> Option<String> {
+    let unreadable = match old.unreadable {
+        0 => String::new(),
+        chunks => format!("; {} cannot be read", counted(chunks, "chunk")),
+    };
+    let (Some(files), Some(bytes)) = (old.files, old.bytes) else {
+        return old.resealing.then(|| "being counted, then sealed anew".into());
+    };
+    let what = format!("{}, {}", counted(files, "file"), ByteSize(bytes));
+    match (files, old.resealing) {
+        (_, true) => Some(format!("{what} left, being sealed anew{unreadable}")),
+        (0, false) => None,
+        (_, false) => Some(format!(
+            "{what} still sealed with keys of before a rotation; `hushfs key rotate --data` seals anew{unreadable}"
+        )),
+    }
 }
 
 pub fn counted(count: u64, what: &str) -> String {
@@ -117,6 +139,21 @@ mod tests {
         let text = for_people(&status);
         assert!(text.contains("STOPPED    another device") && text.contains("--no-wait") && text.contains("1 file,"));
         assert!(!text.contains("all is in the store"));
+    }
+
+    #[test]
+    fn what_is_under_old_keys_is_told_while_there_is_any() {
+        let of = |files, resealing| {
+            let old_keys = OldKeys { files, chunks: files, bytes: files, resealing, unreadable: 1 };
+            for_people(&Status { old_keys, ..Status::default() })
+        };
+        assert!(
+            of(Some(3), false).contains("old keys   3 files, 3 B still sealed")
+                && of(Some(3), false).contains("--data")
+        );
+        assert!(of(Some(3), true).contains("3 files, 3 B left, being sealed anew; 1 chunk cannot be read"));
+        assert!(of(None, true).contains("being counted"));
+        assert!(!of(Some(0), false).contains("old keys") && !of(None, false).contains("old keys"));
     }
 
     #[test]

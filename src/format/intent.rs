@@ -69,6 +69,11 @@ pub enum Intent {
         key: RowKey,
         value: Box<[u8]>,
     },
+    /// What new chunks of a file are sealed under; None: its next write draws a key. Nothing that a user sees of it.
+    FileKey {
+        ino: InodeId,
+        key: Option<KeyNo>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +182,9 @@ impl Intent {
             Self::Fact { key, value } => {
                 out.u8(9).bytes(&key.encode()).bytes(value);
             }
+            Self::FileKey { ino, key } => {
+                out.u8(10).varint(ino.0).varint(key.map_or(0, |key| key.0));
+            }
         }
     }
 
@@ -245,6 +253,10 @@ impl Intent {
                 let (key, value) = (reader.bytes()?, reader.bytes()?);
                 validate(key, value)?;
                 Self::Fact { key: RowKey::decode(key)?, value: value.into() }
+            }
+            10 => {
+                let (ino, key) = (decode_ino(reader)?, reader.varint()?);
+                Self::FileKey { ino, key: (key != 0).then_some(KeyNo(key)) }
             }
             _ => return Err(reader.error("an unknown intent")),
         })

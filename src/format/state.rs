@@ -78,6 +78,23 @@ pub fn decode_accesses(bytes: &[u8]) -> Result<Vec<Access>, FormatError> {
     Ok(accesses)
 }
 
+/// The rate, in bytes a second, at which data of earlier epochs is sealed anew; None: as fast as it goes.
+pub fn encode_resealing(rate: Option<u64>) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.u8(1).varint(rate.unwrap_or(0));
+    out.finish()
+}
+
+pub fn decode_resealing(bytes: &[u8]) -> Result<Option<u64>, FormatError> {
+    let mut reader = Reader::new("resealing", bytes);
+    if reader.u8()? != 1 {
+        return Err(reader.error("an unknown version"));
+    }
+    let rate = reader.varint()?;
+    reader.finish()?;
+    Ok((rate != 0).then_some(rate))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{VOLUME, key, roots, roots_of_another_volume};
@@ -102,6 +119,17 @@ mod tests {
         assert!(decode_accesses(&bytes[..8]).is_err());
         assert!(decode_accesses(&[2, 0]).is_err());
         assert!(decode_accesses(&[1, 0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
+    }
+
+    #[test]
+    fn a_rate_is_as_the_format_says() {
+        assert_eq!(encode_resealing(Some(300)), [1, 0xac, 0x02]);
+        assert_eq!(encode_resealing(None), [1, 0]);
+        for rate in [None, Some(1), Some(u64::MAX)] {
+            assert_eq!(decode_resealing(&encode_resealing(rate)).unwrap(), rate);
+        }
+        assert!(decode_resealing(&[2, 0]).is_err() && decode_resealing(&[1]).is_err());
+        assert!(decode_resealing(&[1, 0, 0]).is_err());
     }
 
     #[test]

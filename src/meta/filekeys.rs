@@ -55,6 +55,11 @@ impl FileKeys {
         Ok(file_key)
     }
 
+    /// Of the keys that are made now.
+    pub fn epoch(&self) -> Epoch {
+        self.roots.epoch()
+    }
+
     /// Whether new content may go under this key. Not after a rotation: who was locked out knows it.
     pub fn is_current(&self, file_key: &FileKey) -> bool {
         file_key.epoch == self.roots.epoch()

@@ -454,6 +454,7 @@ fn estimated_len(intents: &[Intent]) -> usize {
     let of_intent = |intent: &Intent| match intent {
         Intent::Write { changes, .. } => 64 + changes.iter().map(of_change).sum::<usize>(),
         Intent::Fact { value, .. } => 64 + value.len(),
+        Intent::FileKey { .. } => 64,
         Intent::SetXattr { value, .. } => 320 + value.as_ref().map_or(0, |value| value.len()),
         Intent::Create { .. } | Intent::Link { .. } | Intent::Unlink { .. } => 512,
         Intent::Rename { .. } | Intent::Exchange { .. } | Intent::SetAttr { .. } => 1024,

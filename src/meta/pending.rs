@@ -317,7 +317,7 @@ fn name_inodes(intent: &Intent, named: &mut HashSet<InodeId>) {
             named.insert(*ino);
         }
         Intent::Exchange { a_ino, b_ino, .. } => named.extend([*a_ino, *b_ino]),
-        Intent::Unlink { .. } | Intent::SetXattr { .. } | Intent::Fact { .. } => {}
+        Intent::Unlink { .. } | Intent::SetXattr { .. } | Intent::Fact { .. } | Intent::FileKey { .. } => {}
     }
 }
 

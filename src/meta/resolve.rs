@@ -16,10 +16,10 @@ use std::collections::btree_map::Entry as MapEntry;
 use super::error::MetaError;
 use super::overlay::Scratch;
 use super::rows::{RowChanges, Rows};
-use crate::base::{ChunkNo, InodeId, Name, Timestamp};
+use crate::base::{ChunkNo, InodeId, KeyNo, Name, Timestamp};
 use crate::format::FormatError;
 use crate::format::intent::{AttrChange, Intent};
-use crate::format::rows::{InodeRow, KeyBytes, RowKey, XATTR_LEN_MAX, XattrName, validate};
+use crate::format::rows::{ChunkRow, InodeRow, KeyBytes, RowKey, XATTR_LEN_MAX, XattrName, validate};
 
 /// The precondition that failed.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,7 @@ pub fn resolve(intent: &Intent, rows: &dyn Rows) -> Result<RowChanges, ResolveEr
             work.write(*ino, &write)?;
         }
         Intent::Fact { key, value } => work.fact(key, value)?,
+        Intent::FileKey { ino, key } => work.file_key(*ino, *key)?,
     }
     Ok(work.finish())
 }
@@ -186,7 +187,28 @@ impl Work<'_> {
             }
         }
         validate(&key.encode(), value).map_err(|_| ResolveError::Invalid("a malformed fact"))?;
+        if let RowKey::Chunk(chunk) = key {
+            self.check_content(*chunk, value)?;
+        }
         self.put(key, value.to_vec());
+        Ok(())
+    }
+
+    /// A chunk may be sealed anew elsewhere, but its number means the same bytes for ever.
+    fn check_content(&self, chunk: ChunkNo, value: &[u8]) -> Result<(), ResolveError> {
+        let (Some(before), after) = (self.rows.chunk(chunk)?, ChunkRow::decode(value)?) else { return Ok(()) };
+        match (before.id, before.len) == (after.id, after.len) {
+            true => Ok(()),
+            false => Err(ResolveError::Invalid("a chunk's number with other content")),
+        }
+    }
+
+    fn file_key(&mut self, ino: InodeId, key: Option<KeyNo>) -> Result<(), ResolveError> {
+        let row = self.inode(ino)?;
+        if !row.is_file() {
+            return Err(ResolveError::NotFile(ino));
+        }
+        row.key = key;
         Ok(())
     }
 }

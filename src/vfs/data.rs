@@ -163,9 +163,22 @@ impl Drive {
         if !orphaned && let Some(chunk) = self.known_chunk(&id, piece.len())? {
             return Ok(chunk);
         }
+        let number = self.pending.next_chunk();
+        self.stage_chunk(state, number, id, piece, intents)?;
+        Ok(number)
+    }
+
+    /// Seals a chunk into staging, under the file's key of this epoch, with the facts about it.
+    pub(super) fn stage_chunk(
+        &self,
+        state: &mut NodeState,
+        number: ChunkNo,
+        id: ChunkId,
+        piece: &[u8],
+        intents: &mut Vec<Intent>,
+    ) -> VfsResult<()> {
         let (key_no, key) = self.file_key(state, intents)?;
         let sealed = seal_chunk(&key, self.volume, &id, piece, self.entropy.as_ref());
-        let number = self.pending.next_chunk();
         let place = self.staging.append(&sealed.bytes, number, Room::Commit).map_err(self.content_failed("write"))?;
         let row = ChunkRow {
             pack: place.pack,
@@ -178,7 +191,7 @@ impl Drive {
         if let Some(orphan) = &mut state.orphan {
             self.orphan_packs.lock().insert(place.pack, place.name);
             orphan.chunks.insert(number, row);
-            return Ok(number);
+            return Ok(());
         }
         // The pack's own row comes with its first chunk in the rows.
         if self.announced_pack.lock().replace(place.pack) != Some(place.pack)
@@ -188,7 +201,7 @@ impl Drive {
             intents.push(Intent::Fact { key: RowKey::Pack(place.pack), value });
         }
         intents.push(Intent::Fact { key: RowKey::Chunk(number), value: row.encode().into_boxed_slice() });
-        Ok(number)
+        Ok(())
     }
 
     /// Content that is in the volume already, by what this device knows, and under keys of this epoch.
@@ -201,6 +214,16 @@ impl Drive {
         let Some((chunk, row)) = found.filter(fits) else { return Ok(None) };
         let file_key = self.keys.get(row.key, self.view()).map_err(self.failed("write"))?;
         Ok(self.keys.is_current(&file_key).then_some(chunk))
+    }
+
+    /// The key that a file's row names, which its node may not have been told yet.
+    pub(super) fn load_file_key(&self, state: &mut NodeState, row: &InodeRow) -> VfsResult<()> {
+        if state.file_key.is_none()
+            && let Some(number) = row.key
+        {
+            state.file_key = Some(self.keys.get(number, self.view()).map_err(self.failed("open"))?);
+        }
+        Ok(())
     }
 
     /// The file's own key: the one its row names, or a new one; so also after a rotation.

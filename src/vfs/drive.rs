@@ -167,10 +167,13 @@ impl Drive {
         *self.remote.lock() = remote;
     }
 
+    pub(super) fn remote(&self) -> Option<Arc<dyn RemoteSync>> {
+        self.remote.lock().clone()
+    }
+
     /// Whether what is staged is on its way out.
     pub(super) fn is_draining(&self) -> bool {
-        let remote = self.remote.lock().clone();
-        remote.is_some_and(|remote| remote.is_well()) && (self.staging.bytes() > 0 || self.budget.used() > 0)
+        self.remote().is_some_and(|remote| remote.is_well()) && (self.staging.bytes() > 0 || self.budget.used() > 0)
     }
 
     pub fn is_read_only(&self) -> bool {
@@ -277,12 +280,7 @@ impl Drive {
             self.truncate(ino, &mut state, &row, 0, now)?;
             self.drop_privileges(ino, &mut state, row.mode, now, Kill::Privileges)?;
         }
-        if state.file_key.is_none()
-            && let Some(number) = row.key
-        {
-            let key = self.keys.get(number, self.view()).map_err(self.failed("open"))?;
-            state.file_key = Some(key);
-        }
+        self.load_file_key(&mut state, &row)?;
         state.opens += 1;
         let handle = self.handle();
         if flags.keep_atime {
@@ -308,10 +306,7 @@ impl Drive {
         self.sync_inode(ino)?;
         match self.options.sync_remote {
             false => Ok(()),
-            true => {
-                let remote = self.remote.lock().clone();
-                remote.map_or(Ok(()), |remote| remote.flush(self.options.write_deadline))
-            }
+            true => self.remote().map_or(Ok(()), |remote| remote.flush(self.options.write_deadline)),
         }
     }
 }

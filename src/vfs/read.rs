@@ -115,7 +115,7 @@ impl Drive {
     }
 
     /// Where a chunk is and what opens it. A row that is missing or names what is not there is damage.
-    fn source(&self, state: &NodeState, chunk: ChunkNo) -> VfsResult<ChunkSource> {
+    pub(super) fn source(&self, state: &NodeState, chunk: ChunkNo) -> VfsResult<ChunkSource> {
         let private = state.orphan.as_ref().and_then(|orphan| orphan.chunks.get(&chunk).cloned());
         let row: ChunkRow = match private {
             Some(row) => row,

@@ -65,7 +65,7 @@ impl Drive {
             }
             Intent::Exchange { a_ino, b_ino, time, .. } => (vec![*a_ino, *b_ino], None, *time),
             Intent::SetAttr { ino, set, time } => (vec![*ino], set.mtime, *time),
-            Intent::Create { .. } | Intent::Write { .. } | Intent::Fact { .. } => {
+            Intent::Create { .. } | Intent::Write { .. } | Intent::Fact { .. } | Intent::FileKey { .. } => {
                 (Vec::new(), None, Timestamp::default())
             }
         };

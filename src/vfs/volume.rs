@@ -27,6 +27,7 @@ use super::atime::KeptAtimes;
 use super::cycle::{CutSink, Cycle, CycleOptions};
 use super::drive::{Drive, DriveOptions, DriveParts, DriveStatus, RemoteSync};
 use super::recover::Replayed;
+use super::reseal::{KeepWish, OldKeys, Rate, ResealError, Resealer};
 use super::space::{LocalSpace, MOUNT_RESERVE};
 use super::sync::FrozenCut;
 
@@ -97,6 +98,8 @@ impl OpenError {
 }
 
 pub struct Volume {
+    /// The first to end: it works on all of the others.
+    resealer: Resealer,
     drive: Arc<Drive>,
     staging: Arc<Staging>,
     cache: Arc<BlockCache>,
@@ -131,6 +134,8 @@ pub struct VolumeStatus {
     pub cache: CacheStats,
     /// That reads have met since the opening.
     pub damaged_chunks: u64,
+    /// What is still sealed with keys of before a rotation.
+    pub old_keys: OldKeys,
     /// What is to be done for the local disk, when changes are refused for want of room.
     pub disk_full: Option<String>,
 }
@@ -226,6 +231,7 @@ impl Volume {
         }
 
         drive.reload_quota();
+        let (wish, keep_wish) = kept_wish(&folder, &keyring, &entropy);
         let kernel: Arc<Mutex<Option<Arc<dyn KernelCache>>>> = Arc::default();
         let commit_parts = CommitParts {
             keyring,
@@ -262,7 +268,8 @@ impl Volume {
         let cycle = Arc::new(cycle);
         let remote = Remote { cycle: cycle.clone(), committer: committer.clone(), runtime: runtime.clone() };
         drive.set_remote(Some(Arc::new(remote)));
-        Ok(Self { drive, staging, cache, committer, cycle, kernel, runtime, opened })
+        let resealer = Resealer::start(drive.clone(), wish.filter(|_| !read_only), keep_wish)?;
+        Ok(Self { resealer, drive, staging, cache, committer, cycle, kernel, runtime, opened })
     }
 
     pub fn drive(&self) -> &Arc<Drive> {
@@ -296,6 +303,7 @@ impl Volume {
             journal_bytes: self.drive.pending().journal().bytes(),
             cache: self.cache.stats(),
             damaged_chunks: self.drive.reader.damaged_chunks(),
+            old_keys: self.resealer.status(),
             disk_full: self.drive.space.complaint(),
         }
     }
@@ -333,9 +341,20 @@ impl Volume {
         self.runtime.block_on(self.committer.rotate(without))
     }
 
+    /// Begins to seal anew what is under keys of earlier epochs, and remembers it across mounts.
+    pub fn reseal(&self, rate: Rate) -> Result<(), ResealError> {
+        self.resealer.begin(rate)
+    }
+
+    /// Until all of that is in the store. `progress` ends the wait, not the work, by answering false.
+    pub fn wait_resealed(&self, progress: &mut dyn FnMut(&OldKeys) -> bool) -> Result<(), ResealError> {
+        self.resealer.wait(progress)
+    }
+
     /// Ends the cycle and leaves everything on this machine's disk. What the store has not got yet goes there after
     /// the next mount.
     pub fn close(&self) -> VfsResult<()> {
+        self.resealer.stop();
         self.cycle.stop();
         // It holds the cycle, which holds the drive.
         self.drive.set_remote(None);
@@ -357,6 +376,25 @@ fn kept_atimes(folder: &Arc<StateFolder>, keyring: &Arc<Keyring>, entropy: &Arc<
         }
     });
     KeptAtimes { accesses, keep }
+}
+
+/// What an earlier mount was asked for. A wish that cannot be read is not worth a mount that fails: `status` says what is
+/// left.
+fn kept_wish(
+    folder: &Arc<StateFolder>,
+    keyring: &Arc<Keyring>,
+    entropy: &Arc<dyn Entropy>,
+) -> (Option<Rate>, KeepWish) {
+    let wish = folder.resealing(&keyring.state_key, keyring.volume()).unwrap_or_else(|error| {
+        tracing::error!("whether data was being sealed anew is not known: {error}");
+        None
+    });
+    let (folder, keyring, entropy) = (folder.clone(), keyring.clone(), entropy.clone());
+    let keep = Box::new(move |wish| {
+        let kept = folder.put_resealing(&keyring.state_key, keyring.volume(), wish, entropy.as_ref());
+        kept.map_err(|error| error.to_string())
+    });
+    (wish, keep)
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -82,6 +82,29 @@ pub const JOURNAL: Object = Object {
     sealed_bits: &[128, 136, 392, 648],
 };
 
+/// The kinds of intents that came after the frame above was frozen.
+pub const JOURNAL_FILE_KEY: Object = Object {
+    name: "journal-file-key",
+    about: "a journal frame that gives a file another key, and another file none",
+    make: || {
+        let payload = JournalPayload {
+            incarnation: Incarnation([4; 16]),
+            first: IntentNo(1),
+            chain_before: Hash([0; 32]),
+            intents: vec![
+                Intent::FileKey { ino: InodeId(258), key: Some(KeyNo(77)) },
+                Intent::FileKey { ino: InodeId(259), key: None },
+            ],
+        };
+        let (key, volume) = (Key::from_bytes([3; 32]), VolumeId([9; 16]));
+        let place = json!({ "volume": hex(&volume.0), "state_key": hex(&[3; 32]) });
+        (place, encode_frame(12, &payload, &key, volume, &Counting::new()))
+    },
+    open: JOURNAL.open,
+    failures: || vec![place_fails("another key", json!({ "state_key": hex(&[2; 32]) })), other_volume()],
+    sealed_bits: &[128, 648],
+};
+
 fn encoded(intent: &Intent) -> String {
     let mut out = Writer::new();
     intent.encode(&mut out);

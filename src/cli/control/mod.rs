@@ -8,7 +8,7 @@ mod protocol;
 mod server;
 
 pub use client::{Client, Waited};
-pub use protocol::{CacheUse, Left, Reply, Request, Status, StoreState, Waiting};
+pub use protocol::{CacheUse, Left, OldKeys, Reply, Request, Status, StoreState, Waiting};
 pub use server::{Control, Server};
 
 #[cfg(test)]

@@ -14,6 +14,11 @@ pub enum Request {
     Rotate {
         without: Option<u16>,
     },
+    /// Seals anew what is under keys of before a rotation, at most so many bytes a second. Answered by `Progress`, of
+    /// what is left of that, until `Done`; it goes on if the connection ends.
+    Reseal {
+        rate: Option<u64>,
+    },
     /// As `Flush`, and `Done` when the drive is unmounted and closed. If the connection ends before it is
     /// unmounted, it stays mounted.
     Umount {
@@ -60,6 +65,7 @@ pub struct Status {
     /// The newest log record that this device has.
     pub head: Option<u64>,
     pub waiting: Waiting,
+    pub old_keys: OldKeys,
     pub cache: CacheUse,
     pub store: StoreState,
     /// The last failure of the store or of this machine's disk, also if all is well again.
@@ -76,6 +82,21 @@ pub struct Waiting {
     pub files: u64,
     pub bytes: u64,
     pub oldest_seconds: Option<u64>,
+}
+
+/// What is still sealed with keys of before a rotation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OldKeys {
+    /// None, as the next two, while it is being counted.
+    pub files: Option<u64>,
+    /// Pieces of files; what several files share counts once, here and in bytes.
+    pub chunks: Option<u64>,
+    pub bytes: Option<u64>,
+    /// Whether it is being sealed anew.
+    pub resealing: bool,
+    /// Chunks of it that could not be read.
+    pub unreadable: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -34,6 +34,12 @@ pub trait Control: Send + Sync + 'static {
     /// Dropping the future gives up waiting, nothing else.
     async fn rotate(&self, without: Option<u16>) -> Outcome;
 
+    /// What `reseal` has not done yet.
+    fn left_to_reseal(&self) -> Left;
+
+    /// Dropping the future gives up waiting, nothing else.
+    async fn reseal(&self, rate: Option<u64>) -> Outcome;
+
     /// Flushes if `wait`, unmounts, closes. Dropping the future before the unmount leaves the drive mounted;
     /// after it the closing goes on.
     async fn umount(&self, wait: bool) -> Outcome;
@@ -122,12 +128,16 @@ async fn serve(stream: UnixStream, control: &dyn Control) -> io::Result<()> {
     let mut read = BufReader::new(read);
     let mut line = String::new();
     (&mut read).take(REQUEST_LEN_MAX).read_line(&mut line).await?;
+    let left = || control.left();
     let outcome = match serde_json::from_str(&line) {
         Err(_) => Err(Failure::usage("not a request that this version knows")),
         Ok(Request::Status) => return send(&mut write, &Reply::Status(Box::new(control.status()))).await,
-        Ok(Request::Flush) => attend(&mut read, &mut write, control, control.flush()).await?,
-        Ok(Request::Rotate { without }) => attend(&mut read, &mut write, control, control.rotate(without)).await?,
-        Ok(Request::Umount { wait }) => attend(&mut read, &mut write, control, control.umount(wait)).await?,
+        Ok(Request::Flush) => attend(&mut read, &mut write, left, control.flush()).await?,
+        Ok(Request::Rotate { without }) => attend(&mut read, &mut write, left, control.rotate(without)).await?,
+        Ok(Request::Reseal { rate }) => {
+            attend(&mut read, &mut write, || control.left_to_reseal(), control.reseal(rate)).await?
+        }
+        Ok(Request::Umount { wait }) => attend(&mut read, &mut write, left, control.umount(wait)).await?,
     };
     let reply = match outcome {
         Ok(()) => Reply::Done,
@@ -140,7 +150,7 @@ async fn serve(stream: UnixStream, control: &dyn Control) -> io::Result<()> {
 async fn attend(
     read: &mut BufReader<OwnedReadHalf>,
     write: &mut OwnedWriteHalf,
-    control: &dyn Control,
+    left: impl Fn() -> Left,
     work: impl Future<Output = Outcome>,
 ) -> io::Result<Outcome> {
     let mut work = std::pin::pin!(work);
@@ -149,7 +159,7 @@ async fn attend(
     loop {
         tokio::select! {
             outcome = &mut work => return Ok(outcome),
-            _ = ticks.tick() => send(write, &Reply::Progress(control.left())).await?,
+            _ = ticks.tick() => send(write, &Reply::Progress(left())).await?,
             // Nothing more is expected, so anything but silence is the end.
             _ = read.read(&mut byte) => return Err(io::ErrorKind::UnexpectedEof.into()),
         }

@@ -33,6 +33,14 @@ impl Control for Fake {
         Ok(())
     }
 
+    fn left_to_reseal(&self) -> Left {
+        Left { files: 2, bytes: self.steps - self.done.load(Ordering::SeqCst), trouble: None }
+    }
+
+    async fn reseal(&self, _rate: Option<u64>) -> Outcome {
+        self.flush().await
+    }
+
     fn status(&self) -> Status {
         Status { url: "s3://b/p".into(), head: Some(7), ..Status::default() }
     }
@@ -101,6 +109,16 @@ fn a_flush_reports_progress_and_ends() {
     let waited = running.client().wait(Request::Flush, |left| reports.push(left.bytes), || false).unwrap();
     assert_eq!(waited, Waited::Done);
     assert!(reports.len() >= 2 && reports[0] > *reports.last().unwrap(), "{reports:?}");
+}
+
+#[test]
+fn sealing_anew_reports_what_is_left_of_that() {
+    let running = Running::new(Fake { steps: 3, ..Fake::default() });
+    let mut files = Vec::new();
+    let request = Request::Reseal { rate: Some(1000) };
+    let waited = running.client().wait(request, |left| files.push(left.files), || false).unwrap();
+    assert_eq!(waited, Waited::Done);
+    assert!(!files.is_empty() && files.iter().all(|files| *files == 2), "{files:?}");
 }
 
 #[test]

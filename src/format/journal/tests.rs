@@ -43,6 +43,8 @@ fn intents() -> Vec<Intent> {
         Intent::SetXattr { ino, name: xattr, value: None, time },
         write(b"inline"),
         Intent::Fact { key: RowKey::decode(&chunk_key).unwrap(), value: value.into() },
+        Intent::FileKey { ino, key: Some(KeyNo(300)) },
+        Intent::FileKey { ino, key: None },
     ]
 }
 

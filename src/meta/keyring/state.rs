@@ -6,6 +6,7 @@
 //! state.key   the folder's own random key, sealed under the root
 //! identity    sealed under the folder's key: slot, runs, remembered head, newest floor
 //! accesses    sealed likewise: when this device read what; it may be lost
+//! resealing   sealed likewise: while data of earlier epochs is being sealed anew
 //! kept.*      copies of the volume object and of key slots, sealed as they are in the store
 //! journal/    staging/    kept/    replica
 //! ```
@@ -25,7 +26,8 @@ use crate::base::{DeviceSlot, Entropy, Epoch, Hash, Incarnation, Seq, VolumeId};
 use crate::crypto::{Key, Roots};
 use crate::disk::{DirEntry, Disk};
 use crate::format::state::{
-    Access, decode_accesses, encode_accesses, open_file, open_state_key, seal_file, seal_state_key,
+    Access, decode_accesses, decode_resealing, encode_accesses, encode_resealing, open_file, open_state_key, seal_file,
+    seal_state_key,
 };
 use crate::format::{Floor, FormatError, ObjectName, Reader, Writer};
 use crate::meta::log::Head;
@@ -34,6 +36,7 @@ const PIN: &str = "pin";
 const STATE_KEY: &str = "state.key";
 const IDENTITY: &str = "identity";
 const ACCESSES: &str = "accesses";
+const RESEALING: &str = "resealing";
 const KEPT: &str = "kept.";
 const PIN_MAGIC: &[u8; 8] = b"hushpin1";
 const CLOSES_WITHIN: Duration = Duration::from_secs(2);
@@ -168,6 +171,29 @@ impl StateFolder {
         self.write(ACCESSES, &seal_file(state_key, volume, ACCESSES, &encode_accesses(accesses), entropy))
     }
 
+    /// Whether data of earlier epochs is being sealed anew, and at which rate.
+    pub fn resealing(&self, state_key: &Key, volume: VolumeId) -> Result<Option<Option<u64>>, KeyringError> {
+        let Some(bytes) = self.read(RESEALING)? else { return Ok(None) };
+        let plain = open_file(state_key, volume, RESEALING, &bytes).map_err(|_| self.damaged(RESEALING))?;
+        decode_resealing(&plain).map(Some).map_err(|_| self.damaged(RESEALING))
+    }
+
+    /// None: that has come to its end.
+    pub fn put_resealing(
+        &self,
+        state_key: &Key,
+        volume: VolumeId,
+        resealing: Option<Option<u64>>,
+        entropy: &dyn Entropy,
+    ) -> Result<(), KeyringError> {
+        match resealing {
+            Some(rate) => {
+                self.write(RESEALING, &seal_file(state_key, volume, RESEALING, &encode_resealing(rate), entropy))
+            }
+            None => self.remove(RESEALING),
+        }
+    }
+
     /// Of the objects that unlocking needs, for when the store cannot be reached.
     pub(super) fn read_kept(&self, name: &ObjectName) -> Result<Option<Vec<u8>>, KeyringError> {
         self.read(&kept_name(name))
@@ -178,13 +204,7 @@ impl StateFolder {
     }
 
     pub(super) fn forget_kept(&self, name: &ObjectName) -> Result<(), KeyringError> {
-        let path = self.dir.join(kept_name(name));
-        match self.disk.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(KeyringError::State { path, source: error.into() })
-            }
-            _ => Ok(()),
-        }
+        self.remove(&kept_name(name))
     }
 
     pub(super) fn kept(&self) -> Result<Vec<ObjectName>, KeyringError> {
@@ -221,6 +241,16 @@ impl StateFolder {
             self.disk.sync_dir(&self.dir)
         };
         write().map_err(KeyringError::state(&path))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), KeyringError> {
+        let path = self.dir.join(name);
+        match self.disk.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(KeyringError::State { path, source: error.into() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn damaged(&self, name: &str) -> KeyringError {
