@@ -6,6 +6,7 @@ Needs: python3 -m venv venv && venv/bin/pip install -r scripts/decode-requiremen
   venv/bin/python scripts/decode.py COPY --password-file F list
   venv/bin/python scripts/decode.py COPY --password-file F extract DEST [PATH...]
   venv/bin/python scripts/decode.py COPY --recovery-words-file F verify
+  venv/bin/python scripts/decode.py COPY --identity-file F list
 
 COPY holds hushfs.volume, keys/, log/ and so on, as `aws s3 sync` or rclone copy them. What is damaged is named, one
 line each on standard error, and the rest is read.
@@ -24,7 +25,7 @@ from decoder.extract import Extraction, device_numbers
 from decoder.primitives import Refused
 from decoder.tree import Tree
 from decoder.volume import Contents, NoVolume, Reading, Store, WrongSecret, slot_name, slots, unlock
-from decoder import objects
+from decoder import age, objects
 from mnemonic import Mnemonic
 
 DAMAGED, USAGE, WRONG_SECRET, NO_VOLUME = 1, 2, 3, 4
@@ -48,8 +49,8 @@ def main():
     complain = Complaints()
     store = Store(arguments.store)
     try:
-        password, words = secret_of(arguments)
-        roots, created = unlock(store, password, words, arguments.kdf_memory_max << 20, complain)
+        kind, secrets = secret_of(arguments)
+        roots, created = unlock(store, kind, secrets, arguments.kdf_memory_max << 20, complain)
         reading = Reading(store, roots, complain)
         state = reading.all_ways() if arguments.command == "verify" else reading.newest()
         tree = Tree(state.rows)
@@ -84,6 +85,7 @@ def parse_arguments():
     secret = parser.add_mutually_exclusive_group(required=True)
     secret.add_argument("--password-file", metavar="F", help="the password, without its last line break")
     secret.add_argument("--recovery-words-file", metavar="F", help="the 24 words")
+    secret.add_argument("--identity-file", metavar="F", help="the age identity of somebody who was let in")
     parser.add_argument(
         "--kdf-memory-max",
         metavar="MIB",
@@ -101,19 +103,25 @@ def parse_arguments():
 
 
 def secret_of(arguments):
-    """(password, None) or (None, what the words are)."""
+    """The kind of slot that it opens, and what to try on one: a password, what the words are, or private halves."""
     if arguments.password_file:
         with open(arguments.password_file, "rb") as file:
             password = file.read()
         if password.endswith(b"\n"):
             password = password[:-1].removesuffix(b"\r")
-        return password, None
+        return objects.PASSWORD, [password]
+    if arguments.identity_file:
+        with open(arguments.identity_file) as file:
+            try:
+                return objects.RECIPIENT, age.identities(file.read())
+            except Refused as error:
+                raise WrongSecret(f"{arguments.identity_file}: {error.why}") from None
     with open(arguments.recovery_words_file) as file:
         words = file.read().lower().split()
     try:
         if len(words) != 24:
             raise ValueError(f"there are {len(words)}")
-        return None, bytes(Mnemonic("english").to_entropy(words))
+        return objects.RECOVERY, [bytes(Mnemonic("english").to_entropy(words))]
     except (ValueError, LookupError) as error:
         raise WrongSecret(f"the recovery words are not 24 that belong together: {error}") from None
 

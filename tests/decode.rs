@@ -94,6 +94,7 @@ fn a_fresh_volume_comes_back_by_the_format() {
     fs::create_dir(&source).expect("a folder");
     let noise = drive.root.path().join("noise");
     fs::write(&noise, noise_of(3_500_000)).expect("noise");
+    succeed(&drive.run(&["key", "add", &drive.url, "--recipient", RECIPIENT]));
     drive.mount();
     for script in [BEFORE, BETWEEN, AFTER] {
         for folder in [&source, &drive.mount_point()] {
@@ -103,7 +104,7 @@ fn a_fresh_volume_comes_back_by_the_format() {
         }
         drive.flush();
         await_checkpoint(&drive);
-        rotate(&drive);
+        rotate(&drive, if script == BETWEEN { &["--data"] } else { &[] });
     }
     drive.umount();
 
@@ -121,13 +122,30 @@ fn a_fresh_volume_comes_back_by_the_format() {
     same_by_rsync(&source.join("moved/deeper"), &part.join("moved/deeper"));
     assert_eq!(fs::read(part.join("late/file")).expect("a file"), b"last");
     assert!(!part.join("a").exists());
+
+    // By the key of somebody who was let in before all the rotations.
+    let identities = drive.root.path().join("identities");
+    fs::write(&identities, format!("# two keys\n{OTHER_IDENTITY}\n\n{IDENTITY}\n")).expect("a file");
+    let theirs = decode_by("--identity-file", &store, &identities, &["list"]);
+    succeed(&theirs);
+    assert_eq!(theirs.stdout, decode(&store, &password, &["list"]).stdout);
+    fs::write(&identities, OTHER_IDENTITY).expect("a file");
+    assert_eq!(decode_by("--identity-file", &store, &identities, &["list"]).status.code(), Some(3));
+    fs::write(&identities, IDENTITY.replace("GFPY", "GFPX")).expect("a file");
+    let mistyped = decode_by("--identity-file", &store, &identities, &["list"]);
+    assert!(!mistyped.status.success() && text(&mistyped).contains("identity"), "{}", text(&mistyped));
 }
 
+const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+const IDENTITY: &str = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
+const OTHER_IDENTITY: &str = "AGE-SECRET-KEY-1GDP5XS6RGDP5XS6RGDP5XS6RGDP5XS6RGDP5XS6RGDP5XS6RGDPSST380Y";
+
 /// By the daemon, as the volume is mounted.
-fn rotate(drive: &TestDrive) {
+fn rotate(drive: &TestDrive, more: &[&str]) {
     let (state, cache) = (drive.state_dir(), drive.cache_dir());
     let [state, cache] = [&state, &cache].map(|dir| dir.to_str().expect("UTF-8"));
-    succeed(&drive.run(&["key", "rotate", &drive.url, "--state-dir", state, "--cache-dir", cache]));
+    let command = ["key", "rotate", &drive.url, "--state-dir", state, "--cache-dir", cache];
+    succeed(&drive.run(&[&command, more].concat()));
 }
 
 #[test]
@@ -254,8 +272,12 @@ fn await_checkpoint(drive: &TestDrive) {
 }
 
 fn decode(store: &Path, password_file: &Path, arguments: &[&str]) -> Output {
+    decode_by("--password-file", store, password_file, arguments)
+}
+
+fn decode_by(secret: &str, store: &Path, file: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(python());
-    command.arg(script()).arg(store).arg("--password-file").arg(password_file).args(arguments);
+    command.arg(script()).arg(store).arg(secret).arg(file).args(arguments);
     command.output().expect("python")
 }
 

@@ -32,6 +32,9 @@ from .primitives import (
     unseal,
 )
 
+# Kinds of slots.
+PASSWORD, RECOVERY, RECIPIENT = 1, 2, 3
+
 TRAILER_LEN = 8 + SEAL_OVERHEAD
 PACK_TRAILER_LEN = 4 + TRAILER_LEN
 
@@ -82,12 +85,12 @@ def parse_slot(data):
     if reader.raw(8) != b"hushslt1":
         raise malformed("another kind of object")
     kind, kdf, salt = reader.u8(), None, None
-    if kind == 1:
+    if kind == PASSWORD:
         kdf, salt = (reader.u32(), reader.u32(), reader.u32()), reader.raw(32)
-    elif kind not in (2, 3):
+    elif kind not in (RECOVERY, RECIPIENT):
         raise malformed("an unknown kind of slot")
     created = reader.time()
-    head, private = data[: reader.at], reader.raw(16 if kind == 3 else 113)
+    head, private = data[: reader.at], reader.raw(16 if kind == RECIPIENT else 113)
     return Slot(kind, kdf, salt, created, head, private, reader.raw(145), reader.rest())
 
 
@@ -104,7 +107,7 @@ def password_secret(slot, password):
 def open_slot(volume, epoch, number, slot, secret):
     """Root and label. `secret` is from the password, or is what the words are, or a recipient's private half."""
     private_half = secret
-    if slot.kind != 3:
+    if slot.kind != RECIPIENT:
         private_half = unseal(secret, "slot-private", volume, [u16(number), slot.head], slot.private)
     if len(private_half) != 32:
         raise authentication()

@@ -101,8 +101,8 @@ def pack_name(incarnation, number):
 # Keys
 
 
-def unlock(store, password, words_secret, memory_max, complain):
-    """Roots, and when the volume was made. One of the two secrets is None."""
+def unlock(store, kind, secrets, memory_max, complain):
+    """Roots, and when the volume was made. The secrets are for slots of that kind, each to be tried."""
     try:
         data = store.read("hushfs.volume", SMALL_LEN_MAX)
     except Missing:
@@ -110,20 +110,21 @@ def unlock(store, password, words_secret, memory_max, complain):
     volume = objects.volume_id(data)
     tried, opened = 0, None
     for epoch, number, slot in slots(store, complain):
-        if tried == SLOTS_TRIED_MAX or slot.kind != (1 if password is not None else 2):
+        if tried == SLOTS_TRIED_MAX or slot.kind != kind:
             continue
         tried += 1
-        name = slot_name(epoch, number)
-        try:
-            secret = words_secret
-            if slot.kind == 1:
-                secret = derive_password(slot, password, memory_max)
-            opened = objects.open_slot(volume, epoch, number, slot, secret)
+        for secret in secrets:
+            try:
+                if kind == objects.PASSWORD:
+                    secret = derive_password(slot, secret, memory_max)
+                opened = objects.open_slot(volume, epoch, number, slot, secret)
+                break
+            except Refused as error:
+                # Who tries a secret on a slot of somebody else's sees the same.
+                if error.word != "authentication":
+                    complain(slot_name(epoch, number), error)
+        if opened is not None:
             break
-        except Refused as error:
-            # Who tries a secret on a slot of somebody else's sees the same.
-            if error.word != "authentication":
-                complain(name, error)
     if opened is None:
         raise WrongSecret(f"the secret opens none of the {tried} slots of its kind")
     root, _ = opened

@@ -13,7 +13,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "scripts"))
 
-from decoder import local, objects, primitives  # noqa: E402
+from decoder import age, local, objects, primitives  # noqa: E402
 from mnemonic import Mnemonic  # noqa: E402
 
 
@@ -63,12 +63,15 @@ def volume(place, data):
 
 def slot(place, data):
     found = objects.parse_slot(data)
-    if ("password" if found.kind == 1 else "words") not in place:
+    kinds = {objects.PASSWORD: "password", objects.RECOVERY: "words", objects.RECIPIENT: "identity"}
+    if kinds[found.kind] not in place:
         raise primitives.malformed("another kind of slot")
-    if found.kind == 1:
+    if found.kind == objects.PASSWORD:
         secret = objects.password_secret(found, place["password"].encode())
-    else:
+    elif found.kind == objects.RECOVERY:
         secret = bytes(Mnemonic("english").to_entropy(place["words"]))
+    else:
+        secret = age.identity(place["identity"])
     root, label = objects.open_slot(h(place, "volume"), place["epoch"], place["slot"], found, secret)
     return {"epoch": place["epoch"], "root": root.hex(), "label": label}
 
@@ -87,6 +90,16 @@ def record(place, data):
         "time": list(found.time),
         "rows": [[key.hex(), None if value is None else value.hex()] for key, value in found.rows],
     }
+
+
+def record_rotation(place, data):
+    epoch, commitment = objects.record(roots(place), place["seq"], data).next
+    return record(place, data) | {"next": [epoch, commitment.hex()]}
+
+
+def epoch_link(place, data):
+    found = objects.link(h(place, "volume"), place["epoch"], h(place, "root"), data)
+    return {"older": found.older, "root": found.root.hex(), "ended_at": found.seq, "ended_hash": found.hash.hex()}
 
 
 def floor(place, data):
@@ -128,6 +141,10 @@ def journal_frame(place, data):
         "intents": [intent.hex() for intent in intents],
         "chain_after": after.hex(),
     }
+
+
+def journal_file_key(place, data):
+    return journal_frame(place, data)
 
 
 def state_key(place, data):

@@ -8,15 +8,15 @@ use hushfs::base::{
     ByteRange, ChunkId, ChunkNo, DeviceSlot, Epoch, Hash, Incarnation, InodeId, IntentNo, KeyNo, Name, Numbers,
     PackName, PackNo, SegmentId, Seq, Timestamp, VolumeId,
 };
-use hushfs::crypto::{CHUNK_HEADER_LEN, ChunkOpener, KdfParameters, Key, RecoveryWords, chunk_id};
+use hushfs::crypto::{CHUNK_HEADER_LEN, ChunkOpener, KdfParameters, Key, RecoveryWords, chunk_id, parse_identities};
 use hushfs::format::chunk::{frame_span, header_span, open_frames, seal_chunk};
 use hushfs::format::pack::{PackEntry, TRAILER_LEN, decode_footer, decode_trailer, footer};
 use hushfs::format::rows::{
     ChunkRow, DeviceRow, DirentRow, Extent, FileKeyRow, InodeBody, InodeRow, PackRow, RowKey, XattrName, encode_window,
 };
 use hushfs::format::{
-    Floor, HighWater, Manifest, Record, SegmentBuilder, SegmentMeta, SegmentReader, Slot, SlotNo, SlotPlace,
-    UnlockError, Unlocked, VolumeObject, VolumeParameters, object_hash,
+    EpochLink, Floor, HighWater, Manifest, NextEpoch, Record, SegmentBuilder, SegmentMeta, SegmentReader, Slot, SlotNo,
+    SlotPlace, UnlockError, Unlocked, VolumeObject, VolumeParameters, object_hash,
 };
 use serde_json::{Value, json};
 
@@ -246,6 +246,77 @@ pub const SLOT_RECOVERY: Object = Object {
     sealed_bits: &[8 * 20, 8 * 140, 8 * 200, 8 * 300, -1],
 };
 
+pub const SLOT_RECIPIENT: Object = Object {
+    name: "slot-recipient",
+    about: "a slot for an age identity, whose private half is 32 times 42",
+    make: || {
+        let identity = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
+        let place = json!({ "volume": hex(&[9; 16]), "epoch": 1, "slot": 5, "identity": identity });
+        let (root, public) = (Key::from_bytes([1; 32]), parse_identities(identity).unwrap()[0].public());
+        let slot = Slot::seal_recipient(slot_place(&place), &root, public, "server", TIME, &Counting::new());
+        (place, slot.encode())
+    },
+    open: |place, bytes| {
+        let slot = Slot::parse(slot_place(place), bytes).map_err(|_| "malformed")?;
+        let identities = parse_identities(place["identity"].as_str().unwrap()).unwrap();
+        unlocked(slot.unlock_recipient(identities[0].duplicate()))
+    },
+    failures: || {
+        let other = "AGE-SECRET-KEY-1GDP5XS6RGDP5XS6RGDP5XS6RGDP5XS6RGDP5XS6RGDP5XS6RGDPSST380Y";
+        vec![
+            other_volume(),
+            place_fails("another identity", json!({ "identity": other })),
+            place_fails("another epoch", json!({ "epoch": 0 })),
+            place_fails("another slot", json!({ "slot": 4 })),
+            flip_fails("another magic number", 0, "malformed"),
+            flip_fails("recovery words instead", 8 * 8, "malformed"),
+            flip_fails("another time", 8 * 9 + 1, "authentication"),
+            cut_fails(8, "malformed"),
+            cut_fails(170, "malformed"),
+        ]
+    },
+    // The random bytes, the ephemeral public half, the sealed root, the details.
+    sealed_bits: &[8 * 20, 8 * 40, 8 * 100, 8 * 300, -1],
+};
+
+pub const EPOCH_LINK: Object = Object {
+    name: "epoch-link",
+    about: "the link of epoch 2 to epoch 1, which record 12 ended",
+    make: || {
+        let place = json!({ "volume": hex(&[9; 16]), "epoch": 2, "root": hex(&[2; 32]) });
+        let link = EpochLink {
+            older: Epoch(1),
+            root: Key::from_bytes([1; 32]),
+            ended_at: Seq(12),
+            ended_hash: Hash([0x55; 32]),
+        };
+        (place, link.seal(VolumeId([9; 16]), Epoch(2), &Key::from_bytes([2; 32]), &Counting::new()))
+    },
+    open: |place, bytes| {
+        let (volume, epoch) = (VolumeId(array(&place["volume"])), Epoch(number(&place["epoch"]) as u32));
+        let link = EpochLink::open(volume, epoch, &Key::from_bytes(array(&place["root"])), bytes).map_err(word)?;
+        Ok(json!({
+            "older": link.older.0,
+            "root": hex(link.root.expose()),
+            "ended_at": link.ended_at.0,
+            "ended_hash": link.ended_hash.to_string(),
+        }))
+    },
+    failures: || {
+        vec![
+            place_fails("the older root", json!({ "root": hex(&[1; 32]) })),
+            other_volume(),
+            json!({ "why": "another epoch's name", "place": { "epoch": 3 }, "error": "malformed" }),
+            flip_fails("another magic number", 0, "malformed"),
+            flip_fails("another epoch", 64, "malformed"),
+            cut_fails(11, "malformed"),
+            cut_fails(12, "authentication"),
+            cut_fails(4000, "authentication"),
+        ]
+    },
+    sealed_bits: ENVELOPED_BITS,
+};
+
 /// One row of each kind, ascending.
 fn rows() -> Vec<(Vec<u8>, Vec<u8>)> {
     let (root, file, name) = (InodeId::ROOT, InodeId((1 << 48) | 2), Name::parse("a file").unwrap());
@@ -333,6 +404,37 @@ pub const RECORD: Object = Object {
             "time": time(record.time),
             "rows": rows,
         }))
+    },
+    failures: || enveloped_failures("seq", 13),
+    sealed_bits: ENVELOPED_BITS,
+};
+
+pub const RECORD_ROTATION: Object = Object {
+    name: "record-rotation",
+    about: "a record that ends epoch 1 and begins epoch 3",
+    make: || {
+        let place = under_root(json!({ "seq": 12 }));
+        let record = Record {
+            epoch: Epoch(1),
+            seq: Seq(12),
+            prev: Hash([0x11; 32]),
+            commit_id: [0x22; 16],
+            slot: DeviceSlot(1),
+            incarnation: Incarnation([4; 16]),
+            high_water: IntentNo(300),
+            high_water_hash: Hash([0x33; 32]),
+            time: TIME,
+            rows: Vec::new(),
+            next: Some(NextEpoch { epoch: Epoch(3), commitment: Hash([0x66; 32]) }),
+        };
+        let bytes = record.seal(&roots(&place), &Counting::new()).unwrap();
+        (place, bytes)
+    },
+    open: |place, bytes| {
+        let mut opened = (RECORD.open)(place, bytes)?;
+        let next = Record::open(Seq(number(&place["seq"])), bytes, &roots(place)).map_err(word)?.next.unwrap();
+        opened["next"] = json!([next.epoch.0, next.commitment.to_string()]);
+        Ok(opened)
     },
     failures: || enveloped_failures("seq", 13),
     sealed_bits: ENVELOPED_BITS,
