@@ -77,7 +77,7 @@ fn say(text: &str) -> Outcome {
 pub fn flush(args: &FlushArgs) -> Outcome {
     let (client, entry) = Client::for_mount(&args.dir)?;
     sync_mount(entry.as_ref())?;
-    wait(client, Request::Flush, &args.dir, "flushing")
+    wait(client, Request::Flush, &args.dir, "flushing", &*interruption()?)
 }
 
 pub fn umount(args: &UmountArgs) -> Outcome {
@@ -88,7 +88,7 @@ fn umount_live(args: &UmountArgs) -> Outcome {
     let (client, entry) = Client::for_mount(&args.dir)?;
     sync_mount(entry.as_ref())?;
     let process = client.process();
-    wait(client, Request::Umount { wait: !args.no_wait }, &args.dir, "unmounting")
+    wait(client, Request::Umount { wait: !args.no_wait }, &args.dir, "unmounting", &*interruption()?)
         .map_err(|failure| name_holders(failure, entry.as_ref()))?;
     // The volume is closed; that its process cannot be watched, or is slow to end, is no failure.
     if let Ok(process) = process
@@ -136,8 +136,7 @@ fn sync_mount(entry: Option<&MountEntry>) -> Outcome {
     Ok(rustix::fs::syncfs(&dir)?)
 }
 
-fn wait(client: Client, request: Request, dir: &Path, what: &str) -> Outcome {
-    let interrupted = interruption()?;
+fn wait(client: Client, request: Request, dir: &Path, what: &str, interrupted: &AtomicBool) -> Outcome {
     let mut progress = Progress::new(format!("{what} {}", dir.display()));
     let waited = client.wait(request, |left| progress.show(left), || interrupted.load(Ordering::SeqCst));
     progress.end(matches!(waited, Ok(Waited::Done)));
@@ -296,7 +295,7 @@ fn rotate(key: KeyArgs, device: DeviceArgs, without: Option<u16>) -> Outcome {
         rotated => return rotated.map(drop),
     };
     let (mountpoint, _) = mounted_by_us(&url)?.ok_or(busy)?;
-    ask(&mountpoint, Request::Rotate { without }, "giving new keys to")
+    ask(&mountpoint, Request::Rotate { without }, "giving new keys to", &*interruption()?)
 }
 
 /// The same, and then all that is there.
@@ -305,9 +304,10 @@ fn rotate_data(key: KeyArgs, device: DeviceArgs, rate: Option<u64>) -> Outcome {
     let url = options.store.url.clone();
     let interrupted = interruption()?;
     let mut shown = Progress::new(format!("sealing {url} anew"));
+    let by_user = interrupted.clone();
     let progress = move |left: &Left| {
         shown.show(left);
-        !interrupted.load(Ordering::SeqCst)
+        !by_user.load(Ordering::SeqCst)
     };
     let busy = match block_on(drive::rotate_data(options, rate, progress)) {
         Err(failure) if failure.code == Code::Busy => failure,
@@ -316,14 +316,14 @@ fn rotate_data(key: KeyArgs, device: DeviceArgs, rate: Option<u64>) -> Outcome {
     let (mountpoint, status) = mounted_by_us(&url)?.ok_or(busy)?;
     // What was begun and not ended is gone on with, under the keys that it has.
     if !status.old_keys.resealing {
-        ask(&mountpoint, Request::Rotate { without: None }, "giving new keys to")?;
+        ask(&mountpoint, Request::Rotate { without: None }, "giving new keys to", &interrupted)?;
     }
-    ask(&mountpoint, Request::Reseal { rate }, "sealing anew")
+    ask(&mountpoint, Request::Reseal { rate }, "sealing anew", &interrupted)
 }
 
-fn ask(mountpoint: &Path, request: Request, what: &str) -> Outcome {
+fn ask(mountpoint: &Path, request: Request, what: &str, interrupted: &AtomicBool) -> Outcome {
     let (client, _) = Client::for_mount(mountpoint)?;
-    wait(client, request, mountpoint, what)
+    wait(client, request, mountpoint, what, interrupted)
 }
 
 /// Where this user has the volume mounted.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use zeroize::Zeroizing;
 
 use super::{Keyring, KeyringError, Pin, StateFolder};
-use crate::base::{Entropy, Epoch, MIB};
+use crate::base::{Entropy, Epoch, KIB, MIB};
 use crate::crypto::{PrivateHalf, RecoveryWords, Roots};
 use crate::format::{
     EpochLink, ObjectName, Slot, SlotKind, SlotNo, SlotPlace, UnlockError, Unlocked, VolumeObject, VolumeParameters,
@@ -22,6 +23,9 @@ const SLOTS_TRIED_MAX: usize = 16;
 const SLOTS_READ_MAX: usize = 64;
 /// Each is one read and one opening; nobody rotates as often.
 const EPOCHS_MAX: usize = 10_000;
+const LINKS_READ_AT_ONCE: usize = 16;
+/// All that are kept, together, must fit into memory.
+const LINK_LEN_MAX: usize = 4 * KIB as usize;
 
 pub enum Secret {
     Password(Zeroizing<Vec<u8>>),
@@ -133,8 +137,11 @@ impl KeyObjects {
         let volume = VolumeObject::parse(&bytes).map_err(KeyringError::Volume)?;
         let names = store.list(Prefix::Slots).await?;
         let mut chain = BTreeMap::new();
-        for epoch in epochs_begun(&names).into_iter().filter(|epoch| *epoch > Epoch(0)).take(EPOCHS_MAX) {
-            if let Some(bytes) = store.get(&ObjectName::Chain(epoch)).await? {
+        let linked = epochs_begun(&names).into_iter().filter(|epoch| *epoch > Epoch(0)).take(EPOCHS_MAX);
+        let links = linked.map(|epoch| async move { (epoch, store.get(&ObjectName::Chain(epoch)).await) });
+        let mut links = stream::iter(links).buffered(LINKS_READ_AT_ONCE);
+        while let Some((epoch, bytes)) = links.next().await {
+            if let Some(bytes) = bytes?.filter(|bytes| bytes.len() <= LINK_LEN_MAX) {
                 chain.insert(epoch, bytes);
             }
         }
