@@ -25,7 +25,7 @@ use super::pending::{Cut, Pending};
 use super::replica::RecordApply;
 use crate::base::{Clock, Entropy, Epoch, Hash, IntentNo, PackName, Seq};
 use crate::content::{Staging, Uploader};
-use crate::format::{NextEpoch, Record, RowChange, SlotNo, WHOLE_LEN_MAX};
+use crate::format::{NextEpoch, Record, RowChange, SlotNo, WHOLE_LEN_MAX, object_hash};
 use crate::store::{Keep, Store};
 
 /// What a commit needs of the rest.
@@ -245,8 +245,12 @@ impl Task {
             let next = self.shared.queue.lock().front().cloned();
             let halted = match next {
                 Some(cut) => {
-                    self.shared.parts.uploader.wait_uploaded(&cut.packs).await;
-                    match self.append(Work::Cut(&cut)).await {
+                    let uploaded = self.shared.parts.uploader.wait_uploaded(&cut.packs).await;
+                    let appended = match uploaded {
+                        Ok(()) => self.append(Work::Cut(&cut)).await,
+                        Err(pack) => Err(Stop::Halt(Halt::TwinPack { pack })),
+                    };
+                    match appended {
                         Ok(head) => {
                             self.finish(&cut, head);
                             self.note_epoch().await;
@@ -270,9 +274,31 @@ impl Task {
                 }
             };
             if let Some(halt) = halted {
+                if matches!(halt, Halt::Twin { .. } | Halt::TwinPack { .. }) {
+                    self.give_up_slot().await;
+                }
                 return halt;
             }
         }
+    }
+
+    /// The next mount takes another number, even if it sees nothing of the twin.
+    async fn give_up_slot(&mut self) {
+        const TRIES: u32 = 4;
+        self.identity.shared = true;
+        for _ in 0..TRIES {
+            match self.put_identity() {
+                Ok(()) => return,
+                Err(error) => self.failing(&error).await,
+            }
+        }
+        tracing::error!("that this device needs another number could not be remembered: it will be noticed again");
+    }
+
+    fn put_identity(&self) -> Result<(), KeyringError> {
+        let parts = &self.shared.parts;
+        let (volume, entropy) = (parts.keyring.volume(), parts.entropy.as_ref());
+        parts.folder.put_identity(&parts.keyring.state_key, volume, &self.identity, entropy)
     }
 
     async fn rotate(&mut self, rotation: Rotation) -> Option<Halt> {
@@ -380,7 +406,15 @@ impl Task {
                         return Err(Stop::Superseded);
                     }
                     Ok(Need::Seal { epoch, seq, prev }) => match self.seal(work, &pending, epoch, seq, prev).await {
-                        Ok(bytes) => Event::Sealed(bytes),
+                        Ok(bytes) => {
+                            // By this the next mount tells it from a twin's, if the answer is not heard.
+                            self.identity.note_attempt(Head { seq, hash: object_hash(&bytes) });
+                            if let Err(error) = self.put_identity() {
+                                self.failing(&error).await;
+                                continue 'again;
+                            }
+                            Event::Sealed(bytes)
+                        }
                         Err(error) => {
                             self.failing(&error).await;
                             continue 'again;
@@ -512,10 +546,7 @@ impl Task {
         let parts = &self.shared.parts;
         self.identity.remembered = self.driver.machine.remembered();
         self.identity.floor = self.driver.machine.floor().copied();
-        let volume = parts.keyring.volume();
-        let remembered =
-            parts.folder.put_identity(&parts.keyring.state_key, volume, &self.identity, parts.entropy.as_ref());
-        if let Err(error) = remembered {
+        if let Err(error) = self.put_identity() {
             // An older head that is remembered still notices a rollback below it.
             tracing::error!("the newest head could not be remembered: {error}");
         }

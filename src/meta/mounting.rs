@@ -3,13 +3,15 @@
 //! Invariants: nothing is written to the store before the keys were held against what this device pinned; a device
 //! has its slot in the log before it makes a number; what cannot be verified is an error, not an empty volume.
 
+mod leftover;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::{self, CheckpointError};
 use super::driver::{LogDriver, Need, Patience};
 use super::error::MetaError;
-use super::journal::{Journal, JournalDamage, JournalError};
+use super::journal::{Journal, JournalError};
 use super::keyring::{Identity, Keyring, KeyringError, Secret, StateFolder, Trust, open_keyring};
 use super::log::{
     Event, Finished, Footprint, Halt, Head, LogMachine, Origin, Pending as PendingCommit, Start, Waiting,
@@ -18,18 +20,15 @@ use super::pending::{DeviceIdentity, Pending};
 use super::replica::{RecordApply, Replica};
 use super::rows::Rows;
 use super::view::View;
-use crate::base::{
-    Clock, DeviceSlot, Entropy, Epoch, Hash, Incarnation, InodeId, IntentNo, Numbers, PackName, PackNo, Timestamp,
-};
-use crate::content::Referenced;
-use crate::crypto::CryptoError;
+use crate::base::{Clock, DeviceSlot, Entropy, Epoch, Hash, Incarnation, InodeId, IntentNo, Numbers, Timestamp};
+use crate::crypto::{Blake3, CryptoError};
 use crate::disk::Disk;
-use crate::format::intent::Intent;
-use crate::format::journal::{JournalPayload, chain};
-use crate::format::pack::PackEntry;
-use crate::format::rows::{ChunkRow, DeviceRow, InodeBody, InodeRow, PackRow, RowKey, mode};
+use crate::format::rows::{DeviceRow, InodeBody, InodeRow, RowKey, mode};
 use crate::format::{Manifest, ObjectName, Record, object_hash};
 use crate::store::{Keep, Store, StoreError};
+
+use leftover::leftover;
+pub use leftover::{ForeignChanges, Leftover};
 
 /// The replica's file in the state folder.
 pub const REPLICA: &str = "replica.db";
@@ -63,18 +62,6 @@ pub struct MountedMeta {
     pub offline: Option<String>,
 }
 
-/// What an earlier run journaled and the log does not hold.
-#[derive(Default)]
-pub struct Leftover {
-    pub intents: Vec<Intent>,
-    /// Packs that those intents refer to.
-    pub referenced: Vec<Referenced>,
-    /// Journal frames to release once the intents are journaled again.
-    pub runs: Vec<(Incarnation, IntentNo)>,
-    /// Part of the journal could not be read.
-    pub damage: Option<JournalDamage>,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     #[error(transparent)]
@@ -90,6 +77,10 @@ pub enum MountError {
     #[error("this volume's first mount on a machine needs the store")]
     FirstMountOffline(#[source] StoreError),
     /// To show an older tree, and put this machine's changes on top of it, would lose some of them.
+    #[error(
+        "another copy of this state folder goes on under this device's number; to take another number it needs the store"
+    )]
+    SharedSlot(#[source] StoreError),
     #[error("this machine's copy of the tree is lost, and making it anew needs the store")]
     NotRebuilt(#[source] StoreError),
     #[error("{0}")]
@@ -110,7 +101,7 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
         open_keyring(store.as_ref(), &folder, secret, trust, kdf_memory_max, entropy.as_ref()).await?;
     let keyring = Arc::new(keyring);
     let volume = keyring.volume();
-    let mut identity = folder.identity(&keyring.state_key, volume)?;
+    let identity = folder.identity(&keyring.state_key, volume)?;
     let kept = Arc::new(Keep::new(store.clone(), disk.clone(), state_dir.join("kept")));
 
     let path = state_dir.join(REPLICA);
@@ -118,7 +109,7 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
     catch_up(&replica, &kept, &keyring, identity.remembered).await?;
     learn_epoch(store.as_ref(), &kept, &keyring, &replica).await?;
     let (seq, hash) = replica.head();
-    let head = Head { seq, hash };
+    let (head, known) = (Head { seq, hash }, identity.remembered);
     // A crash may come between the replica's record and its being remembered.
     let remembered = if seq > identity.remembered.seq { head } else { identity.remembered };
     let start = Start {
@@ -127,33 +118,38 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
         anchor: keyring.anchor,
         remembered,
         floor: identity.floor,
-        slot: identity.slot.unwrap_or(DeviceSlot(0)),
-        incarnations: identity.incarnations.clone(),
+        slot: identity.slot.filter(|_| !identity.shared).unwrap_or(DeviceSlot(0)),
+        attempts: identity.attempts.clone(),
     };
     let machine = LogMachine::new(keyring.roots.clone(), start);
     let mut mounting = Mounting {
         store: store.clone(),
         driver: LogDriver::new(machine, store.clone(), kept.clone()),
+        folder: folder.clone(),
+        identity,
         keyring: keyring.clone(),
         kept: kept.clone(),
         replica: Some(replica),
         path: path.clone(),
+        // A replica that was made anew may be further than this device ever was.
+        changed: ForeignChanges::new(seq > known.seq),
         entropy: entropy.clone(),
         owner,
     };
     match mounting.follow().await {
         Ok(()) => {}
         // Also when it does not pass by itself: whose credentials have expired still has their files.
-        Err(MountError::Store(error)) if identity.slot.is_some() && mounting.is_current() => {
+        Err(MountError::Store(error)) if mounting.has_slot(read_only) && mounting.is_current() => {
             offline = Some(error.to_string());
         }
-        Err(MountError::Store(error)) if identity.slot.is_some() => return Err(MountError::NotRebuilt(error)),
+        Err(MountError::Store(error)) if mounting.identity.shared => return Err(MountError::SharedSlot(error)),
+        Err(MountError::Store(error)) if mounting.has_slot(read_only) => return Err(MountError::NotRebuilt(error)),
         Err(MountError::Store(error)) => return Err(MountError::FirstMountOffline(error)),
         // What is behind the damage cannot be known. What is before it can be read, and changes of a device that
         // was there before can wait.
         Err(MountError::Rollback(
             waiting @ (Waiting::DamagedRecord(_) | Waiting::EndedEpoch(_) | Waiting::DamagedFloor(_)),
-        )) if read_only || (identity.slot.is_some() && mounting.is_current()) => {
+        )) if read_only || (mounting.has_slot(read_only) && mounting.is_current()) => {
             offline = Some(waiting.to_string());
         }
         Err(error @ MountError::Halted(Halt::Fork { .. })) if !mounting.is_current() => {
@@ -167,23 +163,25 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
         Err(error) => return Err(error),
     }
 
-    let incarnation = Incarnation(entropy.array());
-    identity.remembered = mounting.driver.machine.remembered();
-    identity.floor = mounting.driver.machine.floor().copied();
+    mounting.look_for_a_twins_runs()?;
+    mounting.identity.remembered = mounting.driver.machine.remembered();
+    mounting.identity.floor = mounting.driver.machine.floor().copied();
     let registered = clock.now();
+    let incarnation =
+        fresh_incarnation(&mounting.identity, mounting.driver.machine.head(), registered, entropy.as_ref());
     let mut device = DeviceIdentity { slot: DeviceSlot(0), incarnation, name: device_name, registered };
     if !read_only {
         // Known as ours before anything is written under it.
-        identity.note_incarnation(incarnation);
-        folder.put_identity(&keyring.state_key, volume, &identity, entropy.as_ref())?;
-        device.slot = match identity.slot {
+        mounting.identity.note_incarnation(incarnation);
+        mounting.put_identity()?;
+        device.slot = match mounting.identity.slot.filter(|_| !mounting.identity.shared) {
             Some(slot) => slot,
-            None => mounting.register(&device, &mut identity, clock.as_ref()).await?,
+            None => mounting.register(&device, clock.as_ref()).await?,
         };
-        identity.remembered = mounting.driver.machine.remembered();
-        folder.put_identity(&keyring.state_key, volume, &identity, entropy.as_ref())?;
+        mounting.identity.remembered = mounting.driver.machine.remembered();
+        mounting.put_identity()?;
     }
-    let Mounting { driver, replica, .. } = mounting;
+    let Mounting { driver, replica, identity, changed, .. } = mounting;
     // The machine knows slot and runs from its start.
     let head = driver.machine.head();
     let start = Start {
@@ -193,7 +191,7 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
         remembered: identity.remembered,
         floor: identity.floor,
         slot: device.slot,
-        incarnations: identity.incarnations.clone(),
+        attempts: identity.attempts.clone(),
     };
     let driver = LogDriver::new(LogMachine::new(keyring.roots.clone(), start), store, kept.clone());
     let replica = Arc::new(replica.ok_or(MountError::Meta(MetaError::MissingRow("the replica")))?);
@@ -201,11 +199,24 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
     let journal_dir = state_dir.join("journal");
     let (journal, replay, damage) = Journal::open(disk, &journal_dir, &keyring.state_key, volume, entropy.clone())?;
     let view = Arc::new(View::new(replica, &state_dir.join("overlay.db"), &keyring.state_key)?);
-    let leftover = leftover(&view, replay, damage)?;
+    let leftover = leftover(&view, replay, damage, identity.shared.then_some(changed))?;
     let own = view.devices()?.into_iter().find(|(slot, _)| *slot == device.slot);
     let next = own.map_or(Numbers::FIRST, |(_, row)| row.next);
     let pending = Arc::new(Pending::new(view, Arc::new(journal), device, next));
     Ok(MountedMeta { keyring, folder, identity, driver, kept, pending, leftover, offline })
+}
+
+/// Of this run alone, also where a copy of this folder has the same random numbers: it would need our clock and our log,
+/// too.
+fn fresh_incarnation(identity: &Identity, head: Head, now: Timestamp, entropy: &dyn Entropy) -> Incarnation {
+    let mut hash = Blake3::new();
+    hash.update(b"hushfs/v1/incarnation").update(&entropy.array::<32>()).update(&head.hash.0);
+    hash.update(&now.secs.to_le_bytes()).update(&now.nanos.to_le_bytes());
+    identity.incarnations.iter().for_each(|earlier| {
+        hash.update(&earlier.0);
+    });
+    let Hash(hash) = hash.finish();
+    Incarnation(std::array::from_fn(|at| hash[at]))
 }
 
 /// The replica as it was left, or made anew from the newest checkpoint that can be loaded.
@@ -335,11 +346,14 @@ fn apply(replica: &Replica, record: &Record, head: Head, len: usize) -> Result<(
 struct Mounting {
     store: Arc<dyn Store>,
     driver: LogDriver,
+    folder: Arc<StateFolder>,
+    identity: Identity,
     keyring: Arc<Keyring>,
     kept: Arc<Keep>,
     /// None only while a checkpoint takes its place.
     replica: Option<Replica>,
     path: std::path::PathBuf,
+    changed: ForeignChanges,
     entropy: Arc<dyn Entropy>,
     owner: (u32, u32),
 }
@@ -350,20 +364,75 @@ impl Mounting {
         self.driver.machine.head() == self.driver.machine.remembered()
     }
 
-    /// To the log's head. A store that fails is an error here: whoever waits for a mount wants to know.
+    fn has_slot(&self, read_only: bool) -> bool {
+        self.identity.slot.is_some() && (read_only || !self.identity.shared)
+    }
+
+    fn put_identity(&self) -> Result<(), MountError> {
+        let (key, volume) = (&self.keyring.state_key, self.keyring.volume());
+        Ok(self.folder.put_identity(key, volume, &self.identity, self.entropy.as_ref())?)
+    }
+
+    /// To the log's head. A store that fails is an error here: whoever waits for a mount wants to know. Where another
+    /// copy of this folder has gone on under our number, we go on without one.
     async fn follow(&mut self) -> Result<(), MountError> {
+        match self.follow_as_it_is().await {
+            Err(MountError::Halted(halt @ Halt::Twin { .. })) => {
+                tracing::warn!("{halt}");
+                self.share_slot()?;
+                self.restart(DeviceSlot(0));
+                self.follow_as_it_is().await
+            }
+            followed => followed,
+        }
+    }
+
+    /// Durable before a record of the twin is applied: then it would look like one of ours.
+    fn share_slot(&mut self) -> Result<(), MountError> {
+        self.identity.shared = true;
+        self.put_identity()
+    }
+
+    /// Records that a checkpoint replaced are not seen, but the newest run under our number is.
+    fn look_for_a_twins_runs(&mut self) -> Result<(), MountError> {
+        let Some(slot) = self.identity.slot else { return Ok(()) };
+        let Some(row) = self.replica()?.get(&RowKey::Device(slot).encode())? else { return Ok(()) };
+        let newest = DeviceRow::decode(&row).map_err(MetaError::from)?.incarnation;
+        let runs = &mut self.identity.incarnations;
+        match runs.iter().position(|run| *run == newest) {
+            // However many runs that wrote nothing come after it, it stays known.
+            Some(at) => runs[at..].rotate_left(1),
+            None if self.identity.shared => {}
+            None => {
+                tracing::warn!("a checkpoint tells of another copy of this device's state folder");
+                self.share_slot()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it is, with this number.
+    fn restart(&mut self, slot: DeviceSlot) {
+        let start = Start {
+            head: self.driver.machine.head(),
+            epoch: self.driver.machine.epoch(),
+            anchor: self.keyring.anchor,
+            remembered: self.driver.machine.remembered(),
+            floor: self.driver.machine.floor().copied(),
+            slot,
+            attempts: self.identity.attempts.clone(),
+        };
+        self.driver.machine = LogMachine::new(self.keyring.roots.clone(), start);
+    }
+
+    async fn follow_as_it_is(&mut self) -> Result<(), MountError> {
         let action = self.driver.machine.follow();
         let need = self.driver.run(action).await?;
         self.serve(need, None).await.map(drop)
     }
 
     /// Takes the first free slot, in the log.
-    async fn register(
-        &mut self,
-        device: &DeviceIdentity,
-        identity: &mut Identity,
-        clock: &dyn Clock,
-    ) -> Result<DeviceSlot, MountError> {
+    async fn register(&mut self, device: &DeviceIdentity, clock: &dyn Clock) -> Result<DeviceSlot, MountError> {
         loop {
             let newest = self.replica()?.max_device_slot()?.map_or(0, |slot| slot.0);
             let slot = DeviceSlot(newest.checked_add(1).ok_or(MountError::NoDeviceSlot)?);
@@ -403,23 +472,12 @@ impl Mounting {
             let need = self.driver.run(action).await?;
             match self.serve(need, Some(record)).await {
                 Ok(_) => {
-                    identity.slot = Some(slot);
+                    // It stays marked as shared until what was pending under the old one is numbered anew.
+                    self.identity.slot = Some(slot);
                     return Ok(slot);
                 }
                 // Another device took it first.
-                Err(MountError::Halted(Halt::Conflict { .. })) => {
-                    let head = self.driver.machine.head();
-                    let start = Start {
-                        head,
-                        epoch: self.driver.machine.epoch(),
-                        anchor: self.keyring.anchor,
-                        remembered: self.driver.machine.remembered(),
-                        floor: self.driver.machine.floor().copied(),
-                        slot: DeviceSlot(0),
-                        incarnations: identity.incarnations.clone(),
-                    };
-                    self.driver.machine = LogMachine::new(self.keyring.roots.clone(), start);
-                }
+                Err(MountError::Halted(Halt::Conflict { .. })) => self.restart(DeviceSlot(0)),
                 Err(error) => return Err(error),
             }
         }
@@ -444,7 +502,10 @@ impl Mounting {
                 Need::Seal { epoch, seq, prev } => {
                     let Some(record) = &registration else { return Err(MountError::NoDeviceSlot) };
                     let record = Record { epoch, seq, prev, ..record.clone() };
-                    Event::Sealed(record.seal(&self.keyring.roots, self.entropy.as_ref())?.into())
+                    let bytes = record.seal(&self.keyring.roots, self.entropy.as_ref())?;
+                    self.identity.note_attempt(Head { seq, hash: object_hash(&bytes) });
+                    self.put_identity()?;
+                    Event::Sealed(bytes.into())
                 }
                 Need::Absorb(absorb) => {
                     let disjoint = match (&registration, absorb.origin) {
@@ -458,6 +519,9 @@ impl Mounting {
                             KeyringError::Store(error) => MountError::Store(error),
                             why => MountError::Halted(Halt::LockedOut { seq: absorb.head.seq, why: why.to_string() }),
                         })?;
+                    }
+                    if absorb.origin == Origin::Foreign {
+                        self.changed.note(&absorb.record.rows);
                     }
                     apply(self.replica()?, &absorb.record, absorb.head, absorb.bytes.len())?;
                     Event::Absorbed { disjoint }
@@ -473,6 +537,7 @@ impl Mounting {
                         let key = &self.keyring.state_key;
                         let loaded = checkpoint::load(self.kept.clone(), &manifest, roots, &self.path, key).await?;
                         self.replica = Some(loaded);
+                        self.changed = ForeignChanges::new(true);
                         Event::Loaded { disjoint: true }
                     }
                 }
@@ -503,80 +568,4 @@ fn root_directory((uid, gid): (u32, u32), time: Timestamp) -> InodeRow {
         key: None,
         body: InodeBody::None,
     }
-}
-
-/// What the journal holds beyond the log. A run's intents are dropped up to the high-water that a record names for
-/// it, if the chain agrees; if not (a state folder that was copied), all are kept and done again.
-fn leftover(
-    view: &View,
-    replay: impl Iterator<Item = Result<JournalPayload, JournalError>>,
-    damage: Option<JournalDamage>,
-) -> Result<Leftover, MountError> {
-    let mut leftover = Leftover { damage, ..Leftover::default() };
-    for payload in replay {
-        let payload = payload?;
-        let covered = view.replica().high_water(&payload.incarnation)?;
-        let last = IntentNo(payload.first.0 + payload.intents.len() as u64 - 1);
-        if leftover.runs.last().is_some_and(|(earlier, _)| *earlier != payload.incarnation) {
-            // A run's first frame holds, done again, all that the log lacked of the runs before it.
-            leftover.intents.clear();
-        }
-        leftover.runs.push((payload.incarnation, last));
-        tracing::debug!(
-            run = %payload.incarnation,
-            first = payload.first.0,
-            last = last.0,
-            covered = covered.map(|(high_water, _)| high_water.0),
-            "found in the journal"
-        );
-        leftover.intents.extend(beyond(payload, covered));
-    }
-    leftover.referenced = referenced(view, &leftover.intents)?;
-    Ok(leftover)
-}
-
-fn beyond(payload: JournalPayload, covered: Option<(IntentNo, Hash)>) -> Vec<Intent> {
-    let Some((high_water, hash)) = covered else { return payload.intents };
-    let JournalPayload { first, chain_before, intents, .. } = payload;
-    if high_water.0 + 1 < first.0 {
-        return intents;
-    }
-    let dropped = (high_water.0 + 1 - first.0).min(intents.len() as u64) as usize;
-    let reached = intents[..dropped].iter().fold(chain_before, |before, intent| chain(&before, intent));
-    // Further than this payload goes: its own end proves nothing, the one that holds the number does.
-    let ends_here = high_water.0 < first.0 + intents.len() as u64;
-    if ends_here && reached != hash {
-        tracing::warn!("the log's record of an earlier run does not match this journal: all of it is done again");
-        return intents;
-    }
-    intents.into_iter().skip(dropped).collect()
-}
-
-/// The staged packs that intents name chunks in.
-fn referenced(view: &View, intents: &[Intent]) -> Result<Vec<Referenced>, MountError> {
-    let mut names: std::collections::BTreeMap<PackNo, (Option<PackName>, Vec<PackEntry>)> = Default::default();
-    for intent in intents {
-        let Intent::Fact { key, value } = intent else { continue };
-        match key {
-            RowKey::Pack(pack) => {
-                let row = PackRow::decode(value).map_err(MetaError::from)?;
-                names.entry(*pack).or_default().0 = Some(row.name);
-            }
-            RowKey::Chunk(chunk) => {
-                let row = ChunkRow::decode(value).map_err(MetaError::from)?;
-                let len = crate::format::chunk::chunk_span(&row).len() as u32;
-                names.entry(row.pack).or_default().1.push(PackEntry { chunk: *chunk, offset: row.offset, len });
-            }
-            _ => {}
-        }
-    }
-    let mut out = Vec::new();
-    for (pack, (name, chunks)) in names {
-        let name = match name {
-            Some(name) => name,
-            None => view.pack(pack)?.ok_or(MetaError::MissingRow("a pack"))?.name,
-        };
-        out.push(Referenced { pack, name, chunks });
-    }
-    Ok(out)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::{ByteRange, CHUNK_LEN, ChunkId, ChunkNo, InodeId, KeyNo, Timestamp};
-use crate::content::{DirtyPiece, Room, extent};
+use crate::content::{DirtyPiece, Place as StagedPlace, Room, extent};
 use crate::crypto::{Key, chunk_id};
 use crate::format::chunk::seal_chunk;
 use crate::format::intent::{Change, Intent};
@@ -193,14 +193,19 @@ impl Drive {
             orphan.chunks.insert(number, row);
             return Ok(());
         }
-        // The pack's own row comes with its first chunk in the rows.
+        self.announce_pack(&place, intents)?;
+        intents.push(Intent::Fact { key: RowKey::Chunk(number), value: row.encode().into_boxed_slice() });
+        Ok(())
+    }
+
+    /// The pack's own row comes with its first chunk in the rows.
+    pub(super) fn announce_pack(&self, place: &StagedPlace, intents: &mut Vec<Intent>) -> VfsResult<()> {
         if self.announced_pack.lock().replace(place.pack) != Some(place.pack)
             && self.view().pack(place.pack).map_err(self.failed("write"))?.is_none()
         {
             let value = PackRow { name: place.name }.encode().into_boxed_slice();
             intents.push(Intent::Fact { key: RowKey::Pack(place.pack), value });
         }
-        intents.push(Intent::Fact { key: RowKey::Chunk(number), value: row.encode().into_boxed_slice() });
         Ok(())
     }
 

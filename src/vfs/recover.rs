@@ -4,12 +4,14 @@
 use crate::base::{DeviceSlot, Numbers, Timestamp};
 use crate::format::intent::{Change, Intent};
 use crate::format::rows::RowKey;
+use crate::meta::mounting::ForeignChanges;
 use crate::meta::{MetaError, Rows};
 
 use super::api::VfsResult;
 use super::drive::Drive;
 use super::errors::meta_error;
 use super::node::Ahead;
+use super::renumber::Renumber;
 
 /// What a replay came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,38 +22,58 @@ pub struct Replayed {
 }
 
 impl Drive {
-    /// Before anything else uses the drive. Staging must hold the packs that the intents name.
-    pub fn replay(&self, intents: impl IntoIterator<Item = Intent>) -> VfsResult<Replayed> {
+    /// Before anything else uses the drive. Staging must hold the packs that the intents name. `twin`: a copy of this
+    /// device's state folder may have given out the numbers in them, too, and has changed these inodes.
+    pub fn replay(
+        &self,
+        intents: impl IntoIterator<Item = Intent>,
+        twin: Option<ForeignChanges>,
+    ) -> VfsResult<Replayed> {
         let mut done = Replayed::default();
+        let mut renumber = twin.map(Renumber::new);
         for intent in intents {
             done.intents += 1;
-            self.pending.reserve_at_least(numbers_in(&intent, self.pending.device().slot));
-            let applied = match intent {
-                Intent::Write { .. } => self.replay_write(intent),
-                // This run's own row comes with its first cut.
-                Intent::Fact { key: RowKey::Device(_), .. } => Ok(()),
-                other => self.replay_other(other),
+            let translated = match &mut renumber {
+                Some(renumber) => renumber.translate(self, intent)?,
+                None => vec![intent],
             };
-            match applied {
-                Ok(()) => {}
-                Err(error @ MetaError::Resolve(_)) => {
-                    done.refused += 1;
-                    tracing::error!("a change from before the crash no longer fits the tree: {error}");
-                }
-                Err(error) => return Err(meta_error("replay of the journal", &error)),
-            }
-            // A long journal must not fill memory with bytes.
-            if self.budget.is_above_high_water() {
-                for node in self.nodes.all() {
-                    self.seal_all(node.ino, &mut node.state.lock())?;
-                }
+            for intent in translated {
+                self.replay_one(intent, &mut done)?;
             }
         }
         if done.intents > 0 {
             // One frame, so that it stands for all earlier runs or is not there.
             self.sync_all()?;
         }
+        if let Some(renumber) = renumber {
+            self.staging.discard(&renumber.left_packs()).map_err(self.content_failed("replay of the journal"))?;
+        }
         Ok(done)
+    }
+
+    fn replay_one(&self, intent: Intent, done: &mut Replayed) -> VfsResult<()> {
+        self.pending.reserve_at_least(numbers_in(&intent, self.pending.device().slot));
+        let applied = match intent {
+            Intent::Write { .. } => self.replay_write(intent),
+            // This run's own row comes with its first cut.
+            Intent::Fact { key: RowKey::Device(_), .. } => Ok(()),
+            other => self.replay_other(other),
+        };
+        match applied {
+            Ok(()) => {}
+            Err(error @ MetaError::Resolve(_)) => {
+                done.refused += 1;
+                tracing::error!("a change from before the crash no longer fits the tree: {error}");
+            }
+            Err(error) => return Err(meta_error("replay of the journal", &error)),
+        }
+        // A long journal must not fill memory with bytes.
+        if self.budget.is_above_high_water() {
+            for node in self.nodes.all() {
+                self.seal_all(node.ino, &mut node.state.lock())?;
+            }
+        }
+        Ok(())
     }
 
     /// What is not a write may still change what a node has ahead of its row, or end the inode.

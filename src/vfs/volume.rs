@@ -182,8 +182,8 @@ impl Volume {
                 entropy: entropy.clone(),
             },
         ))?;
-        let MountedMeta { keyring, folder, identity, driver, kept, pending, leftover, offline } = mounted;
-        let Leftover { intents, referenced, runs, damage } = leftover;
+        let MountedMeta { keyring, folder, mut identity, driver, kept, pending, leftover, offline } = mounted;
+        let Leftover { intents, referenced, runs, twin, damage } = leftover;
 
         let roots = keyring.roots.clone();
         let new_pack = {
@@ -224,8 +224,14 @@ impl Volume {
         let replayed = match read_only {
             // Nothing can be journaled: it stays for the next mount that may write.
             true => Replayed::default(),
-            false => drive.replay(intents).map_err(OpenError::Replay)?,
+            false => drive.replay(intents, twin).map_err(OpenError::Replay)?,
         };
+        if identity.shared && !read_only {
+            // What was pending has numbers of its own now, durably.
+            identity.shared = false;
+            let kept = folder.put_identity(&keyring.state_key, keyring.volume(), &identity, entropy.as_ref());
+            kept.map_err(MountError::from)?;
+        }
         for (incarnation, last) in runs.iter().filter(|_| !read_only) {
             pending.journal().release(*incarnation, *last);
         }

@@ -42,6 +42,8 @@ const PIN_MAGIC: &[u8; 8] = b"hushpin1";
 const CLOSES_WITHIN: Duration = Duration::from_secs(2);
 /// Runs that are remembered as this device's own.
 const INCARNATIONS_MAX: usize = 64;
+/// One place of the log sees one of a run, so more are of runs that ended before they were heard.
+const ATTEMPTS_MAX: usize = 16;
 
 pub struct StateFolder {
     disk: Arc<dyn Disk>,
@@ -62,8 +64,13 @@ pub struct Pin {
 pub struct Identity {
     /// None until it has registered.
     pub slot: Option<DeviceSlot>,
+    /// Another copy of this folder has that slot too: the next mount takes another, and numbers anew what this one has
+    /// pending. Stays true until that is durable.
+    pub shared: bool,
     /// The runs of this folder, the newest last.
     pub incarnations: Vec<Incarnation>,
+    /// Records that were tried to create behind the remembered head.
+    pub attempts: Vec<Head>,
     /// The newest head that was ever trusted.
     pub remembered: Head,
     pub floor: Option<Floor>,
@@ -137,7 +144,7 @@ impl StateFolder {
     /// Empty for a new device.
     pub fn identity(&self, state_key: &Key, volume: VolumeId) -> Result<Identity, KeyringError> {
         let Some(bytes) = self.read(IDENTITY)? else {
-            return Ok(Identity { slot: None, incarnations: Vec::new(), remembered: Head::EMPTY, floor: None });
+            return Ok(Identity::new());
         };
         let plain = open_file(state_key, volume, IDENTITY, &bytes).map_err(|_| self.damaged(IDENTITY))?;
         Identity::decode(&plain).map_err(|_| self.damaged(IDENTITY))
@@ -259,6 +266,20 @@ impl StateFolder {
 }
 
 impl Identity {
+    fn new() -> Self {
+        let (incarnations, attempts) = Default::default();
+        Self { slot: None, shared: false, incarnations, attempts, remembered: Head::EMPTY, floor: None }
+    }
+
+    /// Before it is created.
+    pub fn note_attempt(&mut self, attempt: Head) {
+        let remembered = self.remembered.seq;
+        self.attempts.retain(|earlier| earlier.seq > remembered && *earlier != attempt);
+        self.attempts.push(attempt);
+        let surplus = self.attempts.len().saturating_sub(ATTEMPTS_MAX);
+        self.attempts.drain(..surplus);
+    }
+
     pub fn note_incarnation(&mut self, incarnation: Incarnation) {
         self.incarnations.push(incarnation);
         let surplus = self.incarnations.len().saturating_sub(INCARNATIONS_MAX);
@@ -267,10 +288,14 @@ impl Identity {
 
     fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
-        out.u8(1).u16(self.slot.map_or(0, |slot| slot.0));
+        out.u8(2).u16(self.slot.map_or(0, |slot| slot.0)).u8(self.shared.into());
         out.varint(self.incarnations.len() as u64);
         self.incarnations.iter().for_each(|incarnation| {
             out.raw(&incarnation.0);
+        });
+        out.varint(self.attempts.len() as u64);
+        self.attempts.iter().for_each(|attempt| {
+            out.varint(attempt.seq.0).raw(&attempt.hash.0);
         });
         out.varint(self.remembered.seq.0).raw(&self.remembered.hash.0);
         out.u8(self.floor.is_some().into());
@@ -286,12 +311,16 @@ impl Identity {
 
     fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new("identity", bytes);
-        if reader.u8()? != 1 {
+        if reader.u8()? != 2 {
             return Err(reader.error("an unknown version"));
         }
         let slot = reader.u16()?;
+        let shared = reader.u8()? != 0;
         let count = reader.count()?;
         let incarnations = (0..count).map(|_| reader.array().map(Incarnation)).collect::<Result<_, _>>()?;
+        let count = reader.count()?;
+        let mut attempt = || Ok(Head { seq: Seq(reader.varint()?), hash: Hash(reader.array()?) });
+        let attempts = (0..count).map(|_| attempt()).collect::<Result<_, FormatError>>()?;
         let remembered = Head { seq: Seq(reader.varint()?), hash: Hash(reader.array()?) };
         let floor = match reader.u8()? {
             0 => None,
@@ -304,7 +333,7 @@ impl Identity {
             }),
         };
         reader.finish()?;
-        Ok(Self { slot: (slot != 0).then_some(DeviceSlot(slot)), incarnations, remembered, floor })
+        Ok(Self { slot: (slot != 0).then_some(DeviceSlot(slot)), shared, incarnations, attempts, remembered, floor })
     }
 }
 
