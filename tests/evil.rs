@@ -33,7 +33,7 @@ use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner}
 
 use world::World;
 
-const CASES: u32 = 400;
+const CASES: u32 = 200;
 
 fn number(name: &str, otherwise: u32) -> u32 {
     std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(otherwise)

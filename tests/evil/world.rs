@@ -409,7 +409,17 @@ impl World {
 
     /// The store tells the truth: nothing may stay behind.
     fn flush_all(&mut self) {
-        if let Err(error) = self.flush() {
+        let mut flushed = self.flush();
+        if let Err(FlushError::Halted(why)) = &flushed
+            && why.contains("unmount and mount again")
+        {
+            // A record of an earlier run that the store denied before: what to do is said, and must work.
+            self.close();
+            self.open();
+            assert!(self.files().is_some(), "mounted again, as it was told to be, it does not open");
+            flushed = self.flush();
+        }
+        if let Err(error) = flushed {
             let known = &self.machines[self.at];
             let status = known.machine.volume().expect("mounted").status();
             panic!("{}: {:?} {:?}", chain(&error), status.commits, status.uploads);
