@@ -240,7 +240,9 @@ enum Unproven {
 
 impl LogMachine {
     pub fn new(roots: Roots, start: Start) -> Self {
-        Self { roots, start, pending: None, sealed: None, ahead: 1, gaps: 0, state: State::Idle }
+        // Who knows no record yet has much to read, and nothing but what stands behind a gap tells it of one.
+        let ahead = if start.remembered == Head::EMPTY { READ_AHEAD } else { 1 };
+        Self { roots, start, pending: None, sealed: None, ahead, gaps: 0, state: State::Idle }
     }
 
     /// Whether nothing more can be done with it.

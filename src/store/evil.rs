@@ -210,6 +210,11 @@ impl EvilWorld {
         self.0.lock().branches[0].objects.get(name).cloned()
     }
 
+    /// All that is there, in the order of names.
+    pub fn true_names(&self) -> Vec<ObjectName> {
+        self.0.lock().branches[0].objects.keys().copied().collect()
+    }
+
     /// What the device's branch of history has of it, without the tampering.
     pub fn on_branch_of(&self, device: usize, name: &ObjectName) -> Option<Bytes> {
         let state = self.0.lock();

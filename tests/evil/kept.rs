@@ -12,7 +12,7 @@ const fn write(name: u8, len: u32) -> Op {
     Op::Write { name, seed: 1, len }
 }
 
-pub const CASES: [(&str, &[Op]); 8] = [
+pub const CASES: [(&str, &[Op]); 9] = [
     (
         "what the store made up was kept as a local copy, and outlived its repentance",
         &[evil(Evil::FlipBit { object: 4823, bit: 0 }), Op::LoseReplica { copies: true }],
@@ -85,5 +85,20 @@ pub const CASES: [(&str, &[Op]); 8] = [
     (
         "a checkpoint that was under way as a forking store repented names a record that it no longer has",
         &[Op::Grow { seed: 166 }, write(1, 1_140_281), write(1, 26_892), Op::Kill, evil(Evil::Fork), Op::Flush],
+    ),
+    (
+        "a record that was under way as a forking store repented stands behind a gap: who is new must not go on before it",
+        &[
+            write(4, 1_400),
+            evil(Evil::Fork),
+            Op::Switch { machine: 0 },
+            Op::Check,
+            write(1, 3_216),
+            Op::Flush,
+            Op::Grow { seed: 224 },
+            Op::Cut,
+            Op::Rename { from: 3, to: 4 },
+            Op::Remove { name: 0 },
+        ],
     ),
 ];

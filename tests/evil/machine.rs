@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hushfs::base::{SystemClock, SystemEntropy, Timestamp};
-use hushfs::crypto::{KdfParameters, RecoveryWords};
+use hushfs::crypto::{KdfParameters, RecoveryWords, Roots};
 use hushfs::disk::{Disk, SimDisk};
 use hushfs::format::ObjectName;
-use hushfs::meta::keyring::{Secret, init_volume};
+use hushfs::meta::keyring::{KeyObjects, Secret, init_volume};
 use hushfs::store::{EvilStore, EvilWorld, MemoryStore, Patience, Store, decorate};
 use hushfs::vfs::{AtimeMode, CycleOptions, OpenError, Surroundings, Volume, VolumeOptions};
 
@@ -111,10 +111,11 @@ fn scratch() -> PathBuf {
     if memory.is_dir() { memory } else { std::env::temp_dir() }
 }
 
-/// A volume that nobody has mounted, its recovery words, and the objects of another volume.
+/// A volume that nobody has mounted, its recovery words and keys, and the objects of another volume.
 pub struct Seed {
     pub objects: Vec<(ObjectName, Bytes)>,
     pub words: String,
+    pub roots: Roots,
     pub foreign: Vec<Bytes>,
 }
 
@@ -137,8 +138,14 @@ pub fn seed() -> &'static Seed {
         machine.close();
         let sent = world.sent().into_iter().map(|sent| sent.bytes);
         let foreign = objects(&other).into_iter().map(|(_, bytes)| bytes).chain(sent).collect();
-        Seed { objects: objects(&store), words, foreign }
+        Seed { objects: objects(&store), roots: roots(&store, &words), words, foreign }
     })
+}
+
+fn roots(store: &MemoryStore, words: &str) -> Roots {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let objects = runtime.block_on(KeyObjects::fetch(store)).expect("the key objects");
+    objects.unlock(&Secret::Recovery(RecoveryWords::parse(words).expect("words")), u64::MAX).expect("unlocked").roots
 }
 
 fn make_volume() -> (MemoryStore, String) {

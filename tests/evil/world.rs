@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hushfs::base::{Hash, Seq};
-use hushfs::format::{ObjectName, object_hash};
+use hushfs::format::{ObjectName, Record, object_hash};
 use hushfs::meta::mounting::MountError;
 use hushfs::store::{Evil, EvilWorld};
 use hushfs::vfs::api::VfsError;
@@ -340,9 +340,32 @@ impl World {
             || records.any(|sent| matches!(sent.name, ObjectName::Log(_)) && is_other(&sent.name, &sent.bytes))
     }
 
-    /// Whether the truth has a checkpoint of a record that only another history has: the store repented between the
-    /// two. Who has neither sees a record that was there and is gone.
+    /// Whether the truth is no history: the store repented in the midst of what a device did, and has only the end of
+    /// it. Who knows the rest goes on; who does not must refuse.
     fn is_torn(&self) -> bool {
+        self.has_lone_checkpoint() || self.has_broken_log()
+    }
+
+    /// Whether a record of the true log follows another than the one before it.
+    fn has_broken_log(&self) -> bool {
+        let mut head = (Seq(0), Hash::ZERO);
+        let log = self.evil.true_names().into_iter().filter_map(|name| match name {
+            ObjectName::Log(seq) => Some(seq),
+            _ => None,
+        });
+        for seq in log {
+            let bytes = self.evil.truth(&ObjectName::Log(seq)).expect("a record that is there");
+            let record = Record::open(seq, &bytes, &seed().roots).expect("a record as it was written");
+            if (seq.0 - 1, record.prev) != (head.0.0, head.1) {
+                return true;
+            }
+            head = (seq, object_hash(&bytes));
+        }
+        false
+    }
+
+    /// Whether there is a checkpoint of a record that only another history has.
+    fn has_lone_checkpoint(&self) -> bool {
         let sent = self.evil.sent();
         let is_elsewhere = |device: usize, seq: Seq| {
             let name = ObjectName::Log(seq);
@@ -391,10 +414,10 @@ impl World {
         // Everything is there for one that was not there before.
         let last: Vec<_> = self.machines.iter().map(|known| known.now.clone()).collect();
         self.add_machine();
-        if self.files().is_none() && self.is_torn() {
+        if self.files().is_none() {
+            assert!(self.is_torn(), "a new machine cannot mount");
             return;
         }
-        assert!(self.files().is_some(), "a new machine cannot mount");
         self.check();
         for machine in recovered {
             let found = self.found(machine).expect("mounted");
@@ -419,7 +442,9 @@ impl World {
             assert!(self.files().is_some(), "mounted again, as it was told to be, it does not open");
             flushed = self.flush();
         }
-        if let Err(error) = flushed {
+        if let Err(error) = flushed
+            && !self.is_torn()
+        {
             let known = &self.machines[self.at];
             let status = known.machine.volume().expect("mounted").status();
             panic!("{}: {:?} {:?}", chain(&error), status.commits, status.uploads);
@@ -437,7 +462,8 @@ fn is_of_history(error: &OpenError) -> bool {
     let OpenError::Mount(error) = error else { return false };
     matches!(
         error,
-        MountError::Halted(Halt::Fork { .. } | Halt::Twin { .. }) | MountError::Rollback(Waiting::Stale { .. })
+        MountError::Halted(Halt::Fork { .. } | Halt::Twin { .. })
+            | MountError::Rollback(Waiting::Stale { .. } | Waiting::Gap(_))
     )
 }
 

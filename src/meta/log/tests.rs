@@ -269,6 +269,17 @@ fn go_on(world: &mut World, machine: &mut LogMachine) -> End {
 }
 
 #[test]
+fn a_new_device_sees_a_record_behind_a_gap_and_takes_none_of_the_places_before_it() {
+    let (mut world, _) = World::with_records(5);
+    world.log.remove(&Seq(3));
+    world.log.remove(&Seq(4));
+    let mut machine = fresh();
+    let first = machine.commit(pending());
+    assert!(matches!(world.run(&mut machine, first), End::Waiting(Waiting::Gap(Seq(3)))));
+    assert_eq!(world.log.len(), 3);
+}
+
+#[test]
 fn following_takes_every_record_once_and_in_order() {
     for count in [0, 1, 2, 3, 31, 32, 33, 200] {
         let (mut world, heads) = World::with_records(count);
