@@ -130,8 +130,8 @@ impl Pending {
         self.counters.skip_to(next);
     }
 
-    /// Resolves the intents on top of one another and puts their rows into the view; all or none. Answers roughly how
-    /// many bytes they are.
+    /// Resolves the intents on top of one another and puts their rows into the view; all or none. Answers how many bytes
+    /// of rows they change, which a record will hold, unless what the journal holds of them is more.
     pub fn submit(&self, intents: Vec<Intent>) -> Result<u64, MetaError> {
         let mut queue = self.queue.lock();
         let bytes = self.resolve_into_view(&intents)?;
@@ -152,8 +152,12 @@ impl Pending {
             let changes = resolve(intent, &scratch)?;
             scratch.apply(changes);
         }
-        self.view.apply(scratch.into_changes());
-        Ok(intents.iter().map(rough_len).sum::<usize>() as u64)
+        let changes = scratch.into_changes();
+        let rows: usize =
+            changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |row| row.len())).sum();
+        self.view.apply(changes);
+        let intents: usize = intents.iter().map(rough_len).sum();
+        Ok(rows.max(intents) as u64)
     }
 
     /// Inodes whose acknowledged bytes must go into the next journal frame.

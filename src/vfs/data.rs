@@ -3,6 +3,7 @@
 //! Invariants: a write never reads from the store; bytes leave a node's dirty pieces only once an intent names
 //! the chunk that holds them; memory for dirty pieces is reserved before they are taken in.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use crate::content::{DirtyPiece, Room, extent};
 use crate::crypto::{Key, chunk_id};
 use crate::format::chunk::seal_chunk;
 use crate::format::intent::{Change, Intent};
-use crate::format::rows::{ChunkRow, Extent, FILE_LEN_MAX, InodeRow, PackRow, RowKey};
+use crate::format::rows::{ChunkRow, EXTENT_WINDOW_LEN, Extent, FILE_LEN_MAX, InodeBody, InodeRow, PackRow, RowKey};
 use crate::meta::Rows;
 
 use super::api::{FallocateMode, Kill, Place, VfsError, VfsResult, WriteReply};
@@ -30,7 +31,11 @@ impl Drive {
     pub(super) fn write_now(&self, ino: InodeId, offset: u64, data: &[u8], kill: Kill) -> VfsResult<WriteReply> {
         check_end(offset, data.len() as u64)?;
         let bytes = data.len() as u64;
-        if !self.has_local_room(bytes) || !self.staging.has_room() || !self.budget.try_reserve(bytes) {
+        if !self.has_local_room(bytes)
+            || !self.staging.has_room()
+            || self.has_rows_max()
+            || !self.budget.try_reserve(bytes)
+        {
             self.wake_cycle();
             return Ok(WriteReply::WouldBlock);
         }
@@ -75,6 +80,7 @@ impl Drive {
         let now = self.now();
         self.drop_privileges(node.ino, state, row.mode, now, kill)?;
         state.dirty.write(offset, data);
+        self.count_rows(node.ino, state, &row, range)?;
         let size = row.size.max(offset + data.len() as u64);
         state.ahead = Some(Ahead { base: row.version, size, mtime: now, ctime: now });
         let full = state.dirty.take_full_chunks();
@@ -84,9 +90,29 @@ impl Drive {
         Ok(data.len() as u32)
     }
 
+    /// What a write will change in the rows, before it is sealed: its own, and the windows it lies in, each once.
+    fn count_rows(&self, ino: InodeId, state: &mut NodeState, row: &InodeRow, range: ByteRange) -> VfsResult<()> {
+        const OWN: u64 = 128;
+        if state.orphan.is_some() {
+            return Ok(());
+        }
+        let mut bytes = OWN;
+        let InodeBody::File(inline) = &row.body else { return Ok(()) };
+        // Beyond the end there are none, and the first may be in the inode's own row.
+        let has_row = |window: u64| window * EXTENT_WINDOW_LEN < row.size && (window > 0 || inline.is_empty());
+        for (window, _) in extent::windows(range) {
+            if has_row(window) && state.counted.insert(window) {
+                bytes += self.window_len(ino, window).map_err(self.failed("write"))? as u64;
+            }
+        }
+        self.note_rows(bytes);
+        Ok(())
+    }
+
     /// Seals all that is dirty in the node.
     pub(super) fn seal_all(&self, ino: InodeId, state: &mut NodeState) -> VfsResult<()> {
         let before = state.dirty.bytes();
+        state.counted.clear();
         let pieces = state.dirty.take_all();
         let sealed = self.seal(ino, state, pieces);
         self.budget.release(before - state.dirty.bytes());
@@ -146,7 +172,7 @@ impl Drive {
     }
 
     /// Puts `changes` into the rows, or into the orphan.
-    fn say_write(
+    pub(super) fn say_write(
         &self,
         ino: InodeId,
         state: &mut NodeState,
@@ -167,6 +193,7 @@ impl Drive {
             return Ok(());
         }
         let key = state.file_key.as_ref().map(|file_key| file_key.number).filter(|number| row.key != Some(*number));
+        let windows: BTreeSet<u64> = changes.iter().flat_map(written_windows).collect();
         intents.push(Intent::Write {
             ino,
             base: row.version,
@@ -180,11 +207,12 @@ impl Drive {
         if let Some(ahead) = &mut state.ahead {
             ahead.base = row.version + 1;
         }
+        self.note_fragments(ino, windows);
         Ok(())
     }
 
     /// The chunk that holds `piece`: one that is there, or a new one in staging with the facts about it.
-    fn chunk_for(&self, state: &mut NodeState, piece: &[u8], facts: &mut Facts) -> VfsResult<ChunkNo> {
+    pub(super) fn chunk_for(&self, state: &mut NodeState, piece: &[u8], facts: &mut Facts) -> VfsResult<ChunkNo> {
         let id = chunk_id(piece);
         let orphaned = state.orphan.is_some();
         if !orphaned && let Some(chunk) = self.known_chunk(&id, piece.len())? {
@@ -401,6 +429,14 @@ pub(super) fn clip(extent: &mut Extent, range: ByteRange) -> bool {
     extent.chunk_offset += (kept.start - own.start) as u32;
     (extent.offset, extent.len) = (kept.start, kept.len() as u32);
     true
+}
+
+fn written_windows(change: &Change) -> impl Iterator<Item = u64> + use<> {
+    let written = match change {
+        Change::Extent(extent) => ByteRange::new(extent.offset, extent.end()),
+        Change::Hole(_) | Change::Inline { .. } => ByteRange::new(0, 0),
+    };
+    extent::windows(written).map(|(window, _)| window)
 }
 
 /// A file ends at 2^63 - 1 at the latest.

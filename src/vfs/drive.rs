@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 
 use crate::base::{ByteRange, Clock, Entropy, InodeId, Name, PackName, PackNo, Timestamp, VolumeId};
 use crate::content::{ChunkReader, DirtyBudget, Staging};
+use crate::format::WHOLE_LEN_MAX;
 use crate::format::intent::Intent;
 use crate::format::rows::{XattrName, mode};
 use crate::meta::{FileKeys, MetaError, Pending, View};
@@ -21,6 +22,7 @@ use super::api::{
     ReadReply, RenameMode, SeekTarget, SetAttr, StatFs, Vfs, VfsError, VfsResult, WriteReply, XattrMode,
 };
 use super::atime::{Atimes, KeptAtimes};
+use super::defragment::Fragmented;
 use super::errors::{content_error, meta_error};
 use super::node::NodeTable;
 use super::quota::Quota;
@@ -42,6 +44,11 @@ pub struct DriveOptions {
     pub write_deadline: Duration,
     /// A cut is due once this much was written since the last.
     pub commit_bytes: u64,
+    /// With so many bytes of rows for the next record, changes wait for the cut. Operations that are under way then add
+    /// to it.
+    pub rows_max: u64,
+    /// Where a chunk's length of a file is in more pieces, they are put together.
+    pub pieces_max: usize,
 }
 
 impl Default for DriveOptions {
@@ -55,6 +62,8 @@ impl Default for DriveOptions {
             read_deadline: Duration::from_secs(60),
             write_deadline: Duration::from_secs(120),
             commit_bytes: 16 << 20,
+            rows_max: WHOLE_LEN_MAX / 2,
+            pieces_max: 64,
         }
     }
 }
@@ -90,6 +99,7 @@ pub struct Drive {
     pub(super) gate: RwLock<()>,
     pub(super) namespace: Mutex<()>,
     pub(super) nodes: NodeTable,
+    pub(super) fragmented: Fragmented,
     pub(super) atimes: Atimes,
     pub(super) quota: Quota,
     pub(super) space: LocalSpace,
@@ -101,6 +111,8 @@ pub struct Drive {
     changes: AtomicU64,
     uncut: Mutex<Uncut>,
     due: Condvar,
+    /// The counting began anew.
+    cut: Condvar,
     /// Waits until the record that holds all that was cut so far is in the store.
     remote: Mutex<Option<Arc<dyn RemoteSync>>>,
     /// Told of what a request changed beside what the kernel takes it to change.
@@ -118,6 +130,8 @@ pub trait RemoteSync: Send + Sync {
 #[derive(Default)]
 struct Uncut {
     bytes: u64,
+    /// Of these, and of what is to be sealed yet: what they take in the record, at most.
+    rows: u64,
     since: Option<Instant>,
     woken: bool,
 }
@@ -153,12 +167,14 @@ impl Drive {
             gate: RwLock::default(),
             namespace: Mutex::default(),
             nodes: NodeTable::default(),
+            fragmented: Fragmented::default(),
             orphan_packs: Mutex::default(),
             next_handle: AtomicU64::new(1),
             frozen_for_good: AtomicBool::new(false),
             changes: AtomicU64::new(0),
             uncut: Mutex::default(),
             due: Condvar::new(),
+            cut: Condvar::new(),
             remote: Mutex::default(),
             kernel: Mutex::default(),
         }
@@ -224,14 +240,16 @@ impl Drive {
         if self.options.read_only || self.is_frozen_for_good() {
             return Err(VfsError::ReadOnly);
         }
+        self.wait_rows()?;
         // Recursive: a queued cut must not deadlock an operation that is already inside.
         Ok(self.gate.read_recursive())
     }
 
     pub(super) fn submit(&self, intents: Vec<Intent>) -> VfsResult<()> {
-        // Rows count like content: no record may grow beyond what devices read.
+        // Rows count like content.
         let bytes = self.pending.submit(intents).map_err(self.failed("change"))?;
         self.note_written(bytes);
+        self.note_rows(bytes);
         Ok(())
     }
 
@@ -260,8 +278,43 @@ impl Drive {
         }
     }
 
+    /// Counts towards the record that the next cut makes.
+    pub(super) fn note_rows(&self, bytes: u64) {
+        let mut uncut = self.uncut.lock();
+        uncut.rows += bytes;
+        if uncut.rows >= self.options.commit_bytes && !uncut.woken {
+            uncut.woken = true;
+            self.due.notify_all();
+        }
+    }
+
+    /// Whether the next cut makes as long a record as one may be.
+    pub(super) fn has_rows_max(&self) -> bool {
+        self.uncut.lock().rows >= self.options.rows_max
+    }
+
+    /// No record may grow beyond what devices read: then it is the cut's turn.
+    fn wait_rows(&self) -> VfsResult<()> {
+        let mut uncut = self.uncut.lock();
+        let deadline = (uncut.rows >= self.options.rows_max).then(|| Instant::now() + self.options.write_deadline);
+        while let Some(deadline) = deadline
+            && uncut.rows >= self.options.rows_max
+        {
+            uncut.woken = true;
+            self.due.notify_all();
+            if self.cut.wait_until(&mut uncut, deadline).timed_out() {
+                tracing::error!(
+                    "a change was refused: what was changed before fills a record and could not be cut yet"
+                );
+                return Err(VfsError::TimedOut);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn start_counting_anew(&self) {
         *self.uncut.lock() = Uncut::default();
+        self.cut.notify_all();
     }
 
     pub(super) fn wake_cycle(&self) {

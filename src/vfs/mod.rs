@@ -10,6 +10,7 @@ mod atime;
 mod attr;
 mod cycle;
 mod data;
+mod defragment;
 mod drive;
 mod errors;
 mod links;

@@ -3,7 +3,7 @@
 //! Invariant: a node is in the table while it is open, has unsealed bytes, or is unlinked but still known to
 //! the kernel. Everything else about an inode is its rows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -25,6 +25,8 @@ pub struct Node {
 pub struct NodeState {
     pub opens: u32,
     pub dirty: DirtyPieces,
+    /// Windows whose rows are counted for the next record, since that is what sealing will change.
+    pub counted: BTreeSet<u64>,
     /// Newer than the row: what writes changed that no intent has said yet.
     pub ahead: Option<Ahead>,
     /// Unlinked, but open or known to the kernel: its rows are gone from the view and live on here.

@@ -18,7 +18,7 @@ use super::node::NodeState;
 
 /// Data and holes are told apart in steps as local disks have them: programs find out the step by trying, and take it
 /// that a block with one byte in it is data.
-const SEEK_BLOCK_LEN: u64 = 4096;
+pub(super) const SEEK_BLOCK_LEN: u64 = 4096;
 
 /// Part of a read that one chunk answers.
 struct Part {

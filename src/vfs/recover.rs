@@ -106,6 +106,8 @@ impl Drive {
     /// Makes it durable how far the replay came; its cuts may be committed after that.
     pub fn keep_replay(&self, replay: &mut Replay) -> VfsResult<()> {
         let failed = self.failed("replay of the journal");
+        // As for any frame: the chunks that it names are there when it is.
+        self.staging.sync().map_err(self.content_failed("replay of the journal"))?;
         let mut last = None;
         for payload in replay.frames.drain(..) {
             last = Some(self.pending.journal().append(payload).map_err(|error| failed(error.into()))?);

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use self::put::Put;
+pub(super) use self::put::Put;
 use self::walk::{OldChunk, OldFile, Walk};
 use super::api::VfsError;
 use super::drive::Drive;
@@ -33,7 +33,7 @@ use crate::meta::MetaError;
 const BATCH_CHUNKS: usize = 32;
 const BATCH_BYTES: u64 = 8 * MIB;
 /// While more is staged, it is users' turn.
-const STAGED_MAX: u64 = 64 * MIB;
+pub(super) const STAGED_MAX: u64 = 64 * MIB;
 const PATIENCE: Duration = Duration::from_millis(50);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);

@@ -30,6 +30,7 @@ use crate::store::{Store, StoreError};
 use super::api::{Invalidation, KernelCache, VfsError, VfsResult};
 use super::atime::KeptAtimes;
 use super::cycle::{CutSink, Cycle, CycleOptions};
+use super::defragment::Defragmenter;
 use super::drive::{Drive, DriveOptions, DriveParts, DriveStatus, RemoteSync};
 use super::recover::{Lost, Replay, Replayed};
 use super::reseal::{KeepWish, OldKeys, Rate, ResealError, Resealer};
@@ -122,6 +123,8 @@ impl OpenError {
 pub struct Volume {
     /// The first to end: it works on all of the others.
     resealer: Resealer,
+    /// None: nothing may be changed.
+    defragmenter: Option<Defragmenter>,
     drive: Arc<Drive>,
     staging: Arc<Staging>,
     cache: Arc<BlockCache>,
@@ -320,7 +323,8 @@ impl Volume {
         let remote = Remote { cycle: cycle.clone(), committer: committer.clone(), runtime: runtime.clone() };
         drive.set_remote(Some(Arc::new(remote)));
         let resealer = Resealer::start(drive.clone(), wish.filter(|_| !read_only), keep_wish)?;
-        Ok(Self { resealer, drive, staging, cache, committer, cycle, kernel, runtime, opened })
+        let defragmenter = (!read_only).then(|| Defragmenter::start(drive.clone())).transpose()?;
+        Ok(Self { resealer, defragmenter, drive, staging, cache, committer, cycle, kernel, runtime, opened })
     }
 
     pub fn drive(&self) -> &Arc<Drive> {
@@ -407,6 +411,7 @@ impl Volume {
     /// the next mount.
     pub fn close(&self) -> VfsResult<()> {
         self.resealer.stop();
+        self.defragmenter.iter().for_each(Defragmenter::stop);
         self.cycle.stop();
         // It holds the cycle, which holds the drive.
         self.drive.set_remote(None);

@@ -178,6 +178,8 @@ impl Machine {
             read_deadline: Duration::from_secs(20),
             write_deadline: Duration::from_secs(20),
             commit_bytes: 3 << 20,
+            // So few that a case has them.
+            pieces_max: 3,
             ..DriveOptions::default()
         };
         VolumeOptions {

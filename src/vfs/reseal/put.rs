@@ -14,7 +14,7 @@ use crate::vfs::node::NodeState;
 
 /// What became of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Put {
+pub(in crate::vfs) enum Put {
     Done,
     /// The file or the chunk is not what it was a moment ago: whoever changed it used new keys, or the next walk comes
     /// by again.
@@ -64,7 +64,11 @@ impl Drive {
     }
 
     /// With a file that is in the tree, and nobody else at it.
-    fn with_row(&self, ino: InodeId, work: impl FnOnce(&mut NodeState, &InodeRow) -> VfsResult<Put>) -> VfsResult<Put> {
+    pub(in crate::vfs) fn with_row(
+        &self,
+        ino: InodeId,
+        work: impl FnOnce(&mut NodeState, &InodeRow) -> VfsResult<Put>,
+    ) -> VfsResult<Put> {
         let _gate = self.change()?;
         let node = self.nodes.get_or_insert(ino);
         let done = {
