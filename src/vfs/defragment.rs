@@ -37,32 +37,48 @@ const WAITING_MAX: usize = 10_000;
 /// How often it looks whether uploads have caught up.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Windows that were written to and are in pieces.
-#[derive(Default)]
+/// Windows that were written to and are in pieces; None once the volume closes.
 pub(super) struct Fragmented {
-    windows: Mutex<BTreeSet<(InodeId, u64)>>,
-    added: Condvar,
+    windows: Mutex<Option<BTreeSet<(InodeId, u64)>>>,
+    changed: Condvar,
+}
+
+impl Default for Fragmented {
+    fn default() -> Self {
+        Self { windows: Mutex::new(Some(BTreeSet::new())), changed: Condvar::new() }
+    }
 }
 
 impl Fragmented {
     fn add(&self, ino: InodeId, window: u64) {
-        let mut windows = self.windows.lock();
-        if windows.len() < WAITING_MAX && windows.insert((ino, window)) {
-            self.added.notify_one();
+        if let Some(windows) = &mut *self.windows.lock()
+            && windows.len() < WAITING_MAX
+            && windows.insert((ino, window))
+        {
+            self.changed.notify_one();
         }
     }
 
+    /// Waits for one. None when there will be no more.
     fn next(&self) -> Option<(InodeId, u64)> {
         let mut windows = self.windows.lock();
-        if windows.is_empty() {
-            self.added.wait_for(&mut windows, PATIENCE);
+        loop {
+            match windows.as_mut()?.pop_first() {
+                Some(next) => return Some(next),
+                None => self.changed.wait(&mut windows),
+            }
         }
-        windows.pop_first()
+    }
+
+    fn close(&self) {
+        *self.windows.lock() = None;
+        self.changed.notify_all();
     }
 }
 
 /// Until it is dropped.
 pub(super) struct Defragmenter {
+    drive: Arc<Drive>,
     stopped: watch::Sender<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -70,9 +86,10 @@ pub(super) struct Defragmenter {
 impl Defragmenter {
     pub fn start(drive: Arc<Drive>) -> std::io::Result<Self> {
         let (stopped, stop) = watch::channel(false);
+        let worker = drive.clone();
         let work = move || {
-            while !*stop.borrow() {
-                let Some((ino, window)) = drive.fragmented.next() else { continue };
+            let drive = worker;
+            while let Some((ino, window)) = drive.fragmented.next() {
                 while drive.staging.bytes() > STAGED_MAX && !*stop.borrow() {
                     std::thread::sleep(PATIENCE);
                 }
@@ -82,11 +99,12 @@ impl Defragmenter {
             }
         };
         let thread = std::thread::Builder::new().name("hushfs-defragment".into()).spawn(work)?;
-        Ok(Self { stopped, thread: Mutex::new(Some(thread)) })
+        Ok(Self { drive, stopped, thread: Mutex::new(Some(thread)) })
     }
 
     pub fn stop(&self) {
         self.stopped.send_replace(true);
+        self.drive.fragmented.close();
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
