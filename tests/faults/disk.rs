@@ -56,6 +56,35 @@ impl Promises {
     }
 }
 
+/// A mount seals what the journal has as bytes, and its own frames name the chunks: wherever the power goes, a chunk that
+/// is named is there, and what is written again may be taken to be the same.
+#[test]
+fn power_that_goes_while_a_journal_is_done_again_costs_nothing() {
+    let mut changes_of_mount = 1;
+    let mut off_after = 0;
+    while off_after < changes_of_mount {
+        let (mut rig, disk) = rig();
+        rig.break_store(OFFLINE);
+        let (files, mut promises) = (rig.files(), Promises::default());
+        (0..3).for_each(|no| promises.save(&files, &format!("dir/{no}"), 2 * no).expect("saved"));
+        rig.kill();
+        disk.crash(off_after);
+        let before = disk.changes();
+        disk.power_off_after(off_after);
+        if rig.try_mount_by_words().is_ok() {
+            changes_of_mount = disk.changes() - before;
+            rig.kill();
+        } else {
+            changes_of_mount = off_after + 2;
+        }
+        disk.crash(off_after);
+        let files = rig.try_mount_by_words().expect("mounted");
+        (0..3).for_each(|no| promises.save(&files, &format!("dir/again {no}"), 2 * no).expect("saved"));
+        promises.check(&files, &format!("off after {off_after} changes"));
+        off_after += 1;
+    }
+}
+
 /// The property that counts: whatever fails, an fsync that returned was true.
 #[test]
 fn no_fsync_that_returned_is_lost_whatever_fails_on_the_disk() {
