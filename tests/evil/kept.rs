@@ -12,7 +12,7 @@ const fn write(name: u8, len: u32) -> Op {
     Op::Write { name, seed: 1, len }
 }
 
-pub const CASES: [(&str, &[Op]); 9] = [
+pub const CASES: [(&str, &[Op]); 10] = [
     (
         "what the store made up was kept as a local copy, and outlived its repentance",
         &[evil(Evil::FlipBit { object: 4823, bit: 0 }), Op::LoseReplica { copies: true }],
@@ -99,6 +99,16 @@ pub const CASES: [(&str, &[Op]); 9] = [
             Op::Cut,
             Op::Rename { from: 3, to: 4 },
             Op::Remove { name: 0 },
+        ],
+    ),
+    (
+        "a pack without end is asked for its end, where it is said to be",
+        &[
+            evil(Evil::Inject { object: 19_192, at: 24_425 }),
+            write(1, 177),
+            Op::Flush,
+            evil(Evil::Endless { object: 35_601 }),
+            Op::Remount,
         ],
     ),
 ];
