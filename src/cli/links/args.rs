@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::base::Timestamp;
-use crate::cli::args::{DeviceArgs, StoreArgs};
+use crate::cli::args::{DeviceArgs, ReachArgs};
 use crate::cli::password::UnlockArgs;
 
 pub const HOST_VARIABLE: &str = "HUSHFS_LINK_HOST";
@@ -27,35 +27,6 @@ pub enum ShareCommand {
     Revoke(IdArgs),
     /// Write a link as a page that opens without any server, from a stick for instance
     Export(ExportArgs),
-}
-
-/// How to reach a store.
-#[derive(Clone, Debug, Default, Args)]
-pub struct ReachArgs {
-    /// An S3 server that is not Amazon's, such as http://127.0.0.1:8000
-    #[arg(long, value_name = "URL")]
-    pub endpoint_url: Option<String>,
-    /// The bucket's region
-    #[arg(long)]
-    pub region: Option<String>,
-    /// The profile in ~/.aws to take credentials and region from
-    #[arg(long)]
-    pub profile: Option<String>,
-    /// Use the credentials that a cloud gives its own machines
-    #[arg(long)]
-    pub instance_credentials: bool,
-}
-
-impl ReachArgs {
-    pub fn store(&self, url: &str) -> StoreArgs {
-        StoreArgs {
-            url: url.into(),
-            endpoint_url: self.endpoint_url.clone(),
-            region: self.region.clone(),
-            profile: self.profile.clone(),
-            instance_credentials: self.instance_credentials,
-        }
-    }
 }
 
 /// For a volume that is not mounted; a mounted one needs none of it.

@@ -24,7 +24,7 @@ pub fn export(args: &ExportArgs) -> Outcome {
     let beside_name = beside.file_name().and_then(|name| name.to_str());
     let beside_name = beside_name.ok_or_else(|| Failure::usage("the file's name is not UTF-8"))?;
     let is_inside = block_on(async {
-        let store = drive::store(&args.reach.store(&args.store).absolute()?)?;
+        let store = drive::store(&args.reach.store(&args.store)?)?;
         let record = BucketSource::new(store.clone()).newest(link.id).await.map_err(get_failure)?;
         if record.status(SystemClock.now()) != Status::Current {
             return Err(get_failure(Gone::Expired.into()));

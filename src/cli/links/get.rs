@@ -69,7 +69,7 @@ fn run(from: &FromArgs, output: Option<&Path>) -> Outcome {
 fn source(from: &FromArgs, link: &LinkUrl) -> Outcome<Arc<dyn LinkSource>> {
     match (&from.store, &link.host) {
         (Some(url), _) => {
-            let store = drive::store(&from.reach.store(url).absolute()?)?;
+            let store = drive::store(&from.reach.store(url)?)?;
             Ok(Arc::new(BucketSource::new(store)))
         }
         (None, Some(host)) => Ok(Arc::new(GatewaySource::new(host).map_err(get_failure)?)),
