@@ -1,13 +1,13 @@
 //! The composition root: puts the layers together for this machine, and gives every failure its exit code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::args::StoreArgs;
+use super::args::{ReachArgs, StoreArgs};
 use super::control::{CacheUse, Left, OldKeys, Status, StoreState, Waiting};
 use super::exit::{Code, Failure, OrExit, Outcome};
 use super::mount_options::{Atime, FsyncMode};
@@ -307,6 +307,12 @@ async fn measured_kdf() -> Outcome<KdfParameters> {
 /// For reading what needs no key of a volume.
 pub fn store(args: &StoreArgs) -> Outcome<Arc<dyn Store>> {
     Ok(connected(args, false)?.store)
+}
+
+/// Of a folder on this machine.
+pub fn folder_store(folder: &Path) -> Outcome<Arc<dyn Store>> {
+    let url = folder.to_str().ok_or_else(|| Failure::usage("the folder's path is not UTF-8"))?;
+    store(&ReachArgs::default().store(url)?)
 }
 
 fn connected(args: &StoreArgs, create_folder: bool) -> Outcome<Connected> {
@@ -609,8 +615,6 @@ mod tests {
 
     #[test]
     fn one_address_has_one_state_folder() {
-        use crate::cli::args::ReachArgs;
-
         let args = |url: &str, endpoint: Option<&str>| StoreArgs {
             url: url.into(),
             reach: ReachArgs { endpoint_url: endpoint.map(Into::into), ..ReachArgs::default() },
