@@ -438,7 +438,7 @@ pub struct GatewayArgs {
     #[command(flatten)]
     pub reach: ReachArgs,
     /// Where to listen: an address of this machine alone, unless --behind-tls
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = parse_listen)]
     pub listen: SocketAddr,
     /// Other machines may connect, as a proxy in front of them speaks TLS
     #[arg(long)]
@@ -476,6 +476,10 @@ pub struct GatewayArgs {
     /// Print the SHA-256 of each file that the page is made of, and end
     #[arg(long, exclusive = true)]
     pub page_hashes: bool,
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an address and a port, such as 127.0.0.1:8080 or [::1]:8080".into())
 }
 
 fn parse_budget(text: &str) -> Result<ByteSize, String> {
@@ -629,6 +633,7 @@ mod tests {
             "hushfs key rotate s3://b/p --data --rate fast",
             "hushfs gateway",
             "hushfs gateway s3://b/p --page-hashes",
+            "hushfs gateway s3://b/p --listen localhost:8080",
             "hushfs gateway s3://b/p --trust-proxy nowhere",
             "hushfs gateway s3://b/p --address-bytes 0",
             "hushfs frob",

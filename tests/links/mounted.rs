@@ -154,6 +154,43 @@ fn a_daemon_that_is_killed_while_it_publishes_goes_on_after() {
     drive.umount();
 }
 
+#[test]
+fn a_get_and_an_import_that_are_killed_go_on_after() {
+    let mut drive = TestDrive::local();
+    mount(&mut drive);
+    let file = drive.mount_point().join("big");
+    fs::write(&file, noise(1, 200 << 20)).expect("a file");
+    let (link, outside) = (share(&drive, &file, &[]), scratch());
+    let into = drive.mount_point().join("imported");
+    fs::create_dir(&into).expect("a folder");
+    let (store, to, into_text) = (drive.url.clone(), path(outside.path()).to_owned(), path(&into).to_owned());
+    for (folder, command) in [
+        (outside.path(), ["get", &link, "--store", &store, "-o", &to]),
+        (&into, ["import", &link, "--store", &store, "--", &into_text]),
+    ] {
+        let mut fetching = drive.command(&command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hushfs");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while blocks_below(folder) < (16 << 20) / 512 {
+            assert!(Instant::now() < deadline, "nothing was fetched");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        fetching.kill().expect("kill");
+        fetching.wait().expect("ended");
+        assert!(!folder.join("big").exists(), "it ended before it could be killed");
+        succeed(&drive.run(&command));
+        assert!(fs::read(folder.join("big")).expect("fetched") == noise(1, 200 << 20));
+        assert_eq!(names(folder), ["big"]);
+    }
+    drive.umount();
+}
+
+/// Of 512 bytes, that are written.
+fn blocks_below(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = fs::read_dir(folder).expect("a folder");
+    entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.blocks())).sum()
+}
+
 fn packs(share_dir: &Path) -> Vec<PathBuf> {
     let Ok(links) = fs::read_dir(share_dir) else { return vec![] };
     let packs = links.filter_map(|link| fs::read_dir(link.ok()?.path().join("pk")).ok()).flatten();
@@ -287,10 +324,12 @@ fn a_page_is_exported_and_nothing_is_published() {
         (path(&small), &["--with-key", "--recipient", RECIPIENT]),
         (path(outside.path()), &[]),
         ("nothing/there", &[]),
+        ("https://example.org/s/nothing", &[]),
     ] {
         let output = export(what, &page("wrong.html"), more);
         assert_eq!(code(&output), Some(2), "{what} {more:?}: {}", text(&output));
     }
+    assert_eq!(code(&export(path(&small), &page("no/folder.html"), &[])), Some(1));
     assert_eq!(names(outside.path()), before);
     drive.umount();
 }

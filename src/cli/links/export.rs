@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -115,6 +116,10 @@ impl Pages {
         let beside = page.with_extension("hushbox");
         let name = beside.file_name().and_then(|name| name.to_str());
         let beside_name = name.ok_or_else(|| Failure::usage("the page needs a name, in UTF-8"))?.to_owned();
+        let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(Failure::new(Code::Other, format!("there is no folder for {}", page.display())));
+        }
         for path in [page, &beside] {
             if fs::symlink_metadata(path).is_ok() {
                 return Err(Failure::new(Code::Other, format!("{} is there already", path.display())));
@@ -139,10 +144,10 @@ impl Pages {
         let (text, is_open) = (link.text(), with_key || link.secret.is_none());
         let fragment = text.split_once('#').map(|(_, fragment)| fragment).filter(|_| is_open);
         // The page first: it is the one whose name was chosen, and may be taken.
-        let mut page = NewFile::create(&self.page)?;
+        let mut page = NewFile::create(&self.page, if with_key { 0o600 } else { 0o666 })?;
         page.file.write_all(export_page(&Exported { link: link.id, ciphertext, fragment }).as_bytes())?;
         if !is_inside {
-            let beside = NewFile::create(&self.beside)?;
+            let beside = NewFile::create(&self.beside, 0o666)?;
             let mut out = BufWriter::new(&beside.file);
             source.write(&mut out).await.map_err(box_failure)?;
             out.flush()?;
@@ -169,8 +174,8 @@ struct NewFile {
 }
 
 impl NewFile {
-    fn create(path: &Path) -> Outcome<Self> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path);
+    fn create(path: &Path, mode: u32) -> Outcome<Self> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
         let file = file.map_err(|error| Failure::from(error).context(path.display().to_string()))?;
         Ok(Self { file, path: Some(path.to_owned()) })
     }

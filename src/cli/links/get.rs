@@ -30,6 +30,9 @@ pub fn import(args: &ImportArgs) -> Outcome {
     let existing = if args.path.exists() { args.path.as_path() } else { args.path.parent().unwrap_or(&args.path) };
     let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
     if mounted_path(existing)?.is_none() {
+        if !existing.exists() {
+            return Err(Failure::usage(format!("{} is not there", existing.display())));
+        }
         return Err(Failure::usage(format!(
             "{} is in no mounted drive; to fetch a link to anywhere else: hushfs get",
             args.path.display()

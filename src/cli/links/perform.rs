@@ -14,6 +14,7 @@ use crate::crypto::parse_recipient;
 use crate::format::link::LinkError;
 use crate::share::get::GetError;
 use crate::share::{Progress, Request, ShareError, Sharing};
+use crate::store::StoreErrorKind;
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -29,7 +30,15 @@ pub fn perform(sharing: &Sharing, request: ShareRequest, emit: &mut dyn FnMut(Sh
         }
         ShareRequest::Export { copy, folder } => {
             let store = drive::folder_store(Path::new(OsStr::from_bytes(&folder)))?;
-            let shared = sharing.export(request_of(copy)?, store, &mut progress_to(emit)).map_err(share_failure)?;
+            let shared =
+                sharing.export(request_of(copy)?, store, &mut progress_to(emit)).map_err(|error| match error {
+                    // Not of the volume's store: of the folder, which is the user's own disk.
+                    ShareError::Store(error) if error.kind == StoreErrorKind::Full => {
+                        Failure::new(Code::Other, "there is no room on this disk for what the page is to hold")
+                    }
+                    ShareError::Store(error) => Failure::new(Code::Other, error),
+                    error => share_failure(error),
+                })?;
             emit(ShareEvent::Exported { link: shared.url.text().to_string(), left_out: shared.left_out });
         }
         ShareRequest::List => {

@@ -1,6 +1,7 @@
 //! A link behind a gateway. What it is asked for is the link's id, packs and blocks: never the secret.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,8 @@ use crate::store::{Backoff, Patience};
 
 /// How long a gateway may be away, or ask to wait, before it is an error.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The same while it has never answered: then its address may be wrong, and who waits is told soon.
+const PATIENCE_FIRST: Duration = Duration::from_secs(10);
 /// Without a single byte.
 const SILENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(15);
@@ -33,6 +36,7 @@ pub struct GatewaySource {
     client: Client,
     /// `https://host`.
     host: String,
+    has_answered: AtomicBool,
     lasts: Lasts,
 }
 
@@ -74,7 +78,12 @@ impl GatewaySource {
             .user_agent(concat!("hushfs/", env!("CARGO_PKG_VERSION")))
             .build();
         let client = client.map_err(|error| GetError::Unreachable(plain(&error)))?;
-        Ok(Self { client, host: host.trim_end_matches('/').to_owned(), lasts: Lasts::default() })
+        Ok(Self {
+            client,
+            host: host.trim_end_matches('/').to_owned(),
+            has_answered: AtomicBool::new(false),
+            lasts: Lasts::default(),
+        })
     }
 
     /// Until it answers with success or something that waiting does not change. At most `len_max` bytes.
@@ -88,7 +97,8 @@ impl GatewaySource {
                 Err(Failed::Passing(error, pause)) => (error, pause),
             };
             let pause = pause.unwrap_or_else(|| backoff.pause());
-            if started.elapsed() + pause > PATIENCE {
+            let patience = if self.has_answered.load(Ordering::Relaxed) { PATIENCE } else { PATIENCE_FIRST };
+            if started.elapsed() + pause > patience {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
@@ -101,6 +111,7 @@ impl GatewaySource {
             request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
         }
         let response = request.send().await.map_err(unreachable)?;
+        self.has_answered.store(true, Ordering::Relaxed);
         let status = response.status();
         if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT {
             return body(response, len_max).await;
