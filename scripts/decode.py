@@ -8,10 +8,11 @@ Needs: python3 -m venv venv && venv/bin/pip install -r scripts/decode-requiremen
   venv/bin/python scripts/decode.py COPY --recovery-words-file F verify
   venv/bin/python scripts/decode.py COPY link LINK list
   venv/bin/python scripts/decode.py COPY --password-file F link LINK extract DEST
+  venv/bin/python scripts/decode.py COPY --identity-file F link LINK extract DEST
   venv/bin/python scripts/decode.py COPY --identity-file F list
 
 COPY holds hushfs.volume, keys/, log/ and so on, as `aws s3 sync` or rclone copy them. A link needs share/ alone, and its
-password if it has one. What is damaged is named, one line each on standard error, and the rest is read.
+password if it has one, or its recipient's identity. What is damaged is named, one line each on standard error, and the rest is read.
 
 Exit codes: 0 done and whole; 1 something is damaged, missing or could not be extracted; 2 wrong usage, or a Python
 module is missing; 3 the secret opens nothing here; 4 there is no volume here; 10 the link was taken back, has expired,
@@ -56,7 +57,7 @@ def main():
     try:
         kind, secrets = secret_of(arguments)
         if arguments.command == "link":
-            link(arguments, secrets[0] if secrets and kind == objects.PASSWORD else None, complain)
+            link(arguments, kind, secrets, complain)
             return DAMAGED if complain.made else 0
         roots, created = unlock(store, kind, secrets, arguments.kdf_memory_max << 20, complain)
         reading = Reading(store, roots, complain)
@@ -98,7 +99,7 @@ def parse_arguments():
     help = "the volume's or the link's password, without its last line break"
     secret.add_argument("--password-file", metavar="F", help=help)
     secret.add_argument("--recovery-words-file", metavar="F", help="the 24 words")
-    secret.add_argument("--identity-file", metavar="F", help="the age identity of somebody who was let in")
+    secret.add_argument("--identity-file", metavar="F", help="the age identity of somebody who was let in, or whom the link is for")
     parser.add_argument(
         "--kdf-memory-max",
         metavar="MIB",
@@ -113,7 +114,7 @@ def parse_arguments():
     extract.add_argument("paths", metavar="PATH", nargs="*", help="only these and what is below them")
     commands.add_parser("verify", help="check every object that the head reaches, and every way to the head")
     link = commands.add_parser("link", help="what a link shares, which needs nothing of the volume")
-    link.add_argument("link", metavar="LINK", help="https://HOST/s/ID#1.SECRET, or ID#1.SECRET")
+    link.add_argument("link", metavar="LINK", help="https://HOST/s/ID#1.SECRET, or ID#1.SECRET; a recipient's has no SECRET")
     of_link = link.add_subparsers(dest="link_command", required=True, metavar="list|extract")
     of_link.add_parser("list", help="type, size, time and path of everything")
     of_link.add_parser("extract", help="write files").add_argument("destination", metavar="DEST", help="a new folder")
@@ -194,11 +195,13 @@ def extract(arguments, tree, contents, complain):
     Extraction(tree, contents, os.fsencode(arguments.destination), complain).run(wanted)
 
 
-def link(arguments, password, complain):
+def link(arguments, kind, secrets, complain):
+    password = secrets[0] if kind == objects.PASSWORD else None
+    identities = secrets if kind == objects.RECIPIENT else []
     try:
-        shared = Shared(arguments.store, arguments.link, password, time.time())
+        shared = Shared(arguments.store, arguments.link, password, identities, time.time())
     except Refused as refused:
-        if refused.word == "password":
+        if refused.word in ("password", "identity"):
             raise WrongSecret(refused.why) from None
         raise
     if arguments.link_command == "extract":

@@ -1,71 +1,119 @@
-//! Links as their receivers see them: the real page in a real Chromium against the real gateway over a real store.
-//! `tests/browser/` drives the browser; here the links are made, and what the gateway wrote is looked at.
+//! Links as their receivers see them: made by the program from a mounted drive, in a real S3 server's bucket, served by
+//! the real gateway, and opened in a real Chromium. `tests/browser/` drives the browser; here the links are made, and
+//! what the gateway wrote, and asked the bucket for, is looked at.
 //!
 //! Screenshots of every state are left in `target/browser-shots`.
 
+#[path = "support/drive.rs"]
+mod drive;
 #[path = "support/links.rs"]
 mod links;
 #[path = "support/picture.rs"]
 mod picture;
+#[path = "support/s3.rs"]
+mod s3;
+#[path = "browser/tap.rs"]
+mod tap;
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
 
+use drive::{PASSWORD, TestDrive, scratch, text};
 use hushfs::base::{LinkId, SystemEntropy};
 use hushfs::crypto::{Key, PrivateHalf};
 use hushfs::format::Writer;
-use hushfs::format::link::{LinkKeys, RootKind, seal_link_chunk};
-use hushfs::gateway::{Ciphertext, Exported, export_page, page_file};
-use hushfs::store::{StoreOptions, StoreUrl, connect};
+use hushfs::format::link::{LinkKeys, LinkUrl, RootKind, seal_link_chunk};
+use hushfs::gateway::page_file;
+use hushfs::store::{Store, StoreOptions, StoreUrl, connect};
 use links::{Node, TestLink};
+use object_store::{ObjectStoreExt, PutPayload};
+use s3::Server;
 use serde_json::{Value, json};
+use tap::Tap;
 
 const HUSHFS: &str = env!("CARGO_BIN_EXE_hushfs");
 /// Of links' contents and names; none of it may reach the gateway.
 const CANARY: &str = "canary of a sparrow";
 const TEXT: &str = "Grüße aus dem Süden.\n\n<b>Not bold.</b> canary of a sparrow\n";
 const LARGE: usize = 300 << 20;
-const DOOMED: usize = 120 << 20;
+const DOOMED: usize = 40 << 20;
 /// More than the page keeps in memory for a download.
-const MEDIUM: usize = 64 << 20;
+const MEDIUM: usize = 48 << 20;
+/// More than an exported page has in itself.
+const BESIDE: usize = 17 << 20;
+/// Each half a second, and this much to fetch.
+const FILM: (u32, usize) = (1200, 40_000);
+const LINK_PASSWORD: &str = "sword fish ü";
 
 #[test]
 fn links_in_a_real_browser() {
+    let server = Server::from_environment();
     let target = Path::new(HUSHFS).ancestors().nth(2).expect("a target folder");
     let (modules, shots) = (target.join("browser"), target.join("browser-shots"));
     assert!(modules.join("node_modules").exists(), "run scripts/install.sh test first");
-    std::fs::create_dir_all(&shots).unwrap();
-    let work = tempfile::tempdir().unwrap();
-    let store = work.path().join("store");
-    let (links, secrets) = publish_all(&store, work.path());
+    fs::create_dir_all(&shots).unwrap();
+    let bucket = server.make_bucket("browser");
+    let extra = vec!["--endpoint-url".into(), server.endpoint.clone()];
+    let mut drive = TestDrive::init(scratch(), format!("s3://{bucket}/volume"), extra);
+    drive.mount();
+    let work = scratch();
+    let mut publisher = Publisher::new(&server, &bucket, &drive, work.path());
+    publisher.publish_all();
+    let Publisher { links, secrets, exports, stolen, .. } = publisher;
 
-    let mut gateway = Gateway::start(&store, work.path());
+    // Between gateway and bucket, too, everything is seen.
+    let tap = Tap::start(server.endpoint.trim_start_matches("http://"));
+    let mut gateway = Gateway::start(&drive.url, &tap.endpoint, work.path());
+    let canaries = [CANARY, "Holiday", "Grüße", "large.bin", LINK_PASSWORD, "picture.png", PASSWORD];
+    let canaries = canaries.map(str::to_owned).to_vec();
+    let secrets = BTreeMap::from([("a link's secret", secrets), ("a name or content", canaries)]);
+    let mount = drive.mount_point();
+    let revoke = [HUSHFS, "share", "revoke", links["doomed"]["id"].as_str().unwrap(), mount.to_str().unwrap()];
     let plan = json!({
-        "port": gateway.port, "work": work.path(), "shots": shots, "links": links.0, "secrets": secrets,
-        "stolenRecord": links.1, "exports": exports(),
+        "port": gateway.port, "work": work.path(), "shots": shots, "links": links, "secrets": secrets,
+        "stolenRecord": stolen, "exports": exports, "revokeDoomed": revoke,
     });
     let plan_file = work.path().join("plan.json");
-    std::fs::write(&plan_file, plan.to_string()).unwrap();
+    fs::write(&plan_file, plan.to_string()).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/run.mjs");
-    let status = Command::new("node").arg(script).arg(&plan_file).env("HUSHFS_BROWSER_MODULES", &modules).status();
+    let mut command = Command::new("node");
+    command.arg(script).arg(&plan_file).env("HUSHFS_BROWSER_MODULES", &modules);
+    // Where the daemon's socket is.
+    command.env("XDG_RUNTIME_DIR", drive.root.path());
+    let status = command.status();
     gateway.stop();
     assert!(status.expect("node").success(), "see above; the log of the gateway:\n{}", gateway.log());
 
     let log = gateway.log();
     assert!(log.contains("/record") && log.contains("status=206"), "nothing was logged:\n{log}");
+    let asked = tap.everything_sent();
+    assert!(asked.contains("GET /") && asked.contains("/volume/share/"), "nothing was captured");
     for (what, texts) in &secrets {
         for text in texts {
             assert!(!log.contains(text.as_str()), "{what} is in the gateway's log");
+            assert!(!asked.contains(text.as_str()), "{what} is in what the gateway asked the bucket for");
         }
     }
-    for link in links.0.values() {
+    for link in links.values() {
         let id = link["id"].as_str().unwrap();
         assert!(!log.contains(id), "a whole id is in the gateway's log");
     }
     assert!(!log.contains("127.0.0.1"), "an address is in the gateway's log");
+    // Reads, and of links alone.
+    let requests = asked.lines().filter(|line| line.ends_with(" HTTP/1.1"));
+    for request in requests {
+        let is_read = request.starts_with("GET ") || request.starts_with("HEAD ");
+        let of_links = request.contains("/volume/share/") || request.contains("prefix=volume%2Fshare%2F");
+        assert!(is_read && of_links, "the gateway asked for something else: {request}");
+    }
+    drive.umount();
 }
 
 struct Gateway {
@@ -75,11 +123,12 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn start(store: &Path, work: &Path) -> Self {
+    fn start(url: &str, endpoint: &str, work: &Path) -> Self {
         let log = work.join("gateway.log");
         let mut child = Command::new(HUSHFS)
-            .args(["gateway", "--listen", "127.0.0.1:0", "--address-requests", "100000"])
-            .arg(store)
+            .args(["gateway", "--listen", "127.0.0.1:0", "--address-requests", "100000", "--endpoint-url", endpoint])
+            .arg(url)
+            .env("HUSHFS_LOG", "warn,hushfs=trace")
             .stdout(Stdio::piped())
             .stderr(File::create(&log).unwrap())
             .spawn()
@@ -91,7 +140,7 @@ impl Gateway {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
+        fs::read_to_string(&self.log).unwrap()
     }
 
     fn stop(&mut self) {
@@ -108,137 +157,202 @@ impl Drop for Gateway {
     }
 }
 
-type Links = BTreeMap<&'static str, Value>;
-type Secrets = BTreeMap<&'static str, Vec<String>>;
-
 struct Publisher<'a> {
-    store: &'a Path,
-    links: Links,
+    server: &'a Server,
+    bucket: &'a str,
+    drive: &'a TestDrive,
+    work: &'a Path,
+    links: BTreeMap<&'static str, Value>,
     secrets: Vec<String>,
+    exports: Vec<Value>,
+    /// In base64.
+    stolen: String,
 }
 
-impl Publisher<'_> {
-    fn add(&mut self, name: &'static str, link: &TestLink, more: Value) {
-        self.change_and_add(name, link, more, |_| {});
+impl<'a> Publisher<'a> {
+    fn new(server: &'a Server, bucket: &'a str, drive: &'a TestDrive, work: &'a Path) -> Self {
+        let (links, secrets, exports, stolen) = Default::default();
+        Self { server, bucket, drive, work, links, secrets, exports, stolen }
     }
 
-    fn change_and_add(&mut self, name: &'static str, link: &TestLink, more: Value, change: impl Fn(&Path)) {
-        let connected = connect(
-            &StoreUrl::parse(self.store.to_str().unwrap()).unwrap(),
-            &StoreOptions { create_folder: true, ..StoreOptions::default() },
-        );
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(link.upload(&*connected.unwrap().store));
-        let id = link.keys.id().to_string();
-        change(&self.store.join("share").join(&id));
-        let mut entry = json!({ "id": id, "fragment": link.fragment() });
+    /// As a person does it: into the mounted drive, and shared from there.
+    fn share(&mut self, key: &'static str, name: &str, node: &Node, more: Value, options: &[&str]) -> LinkUrl {
+        // A folder of its own, so that names may be equal.
+        let place = self.drive.mount_point().join(key).join(name);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        write(&place, node);
+        let link = self.run(&[&["share", "create", place.to_str().unwrap()], options].concat());
+        self.note(key, &link, more)
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = self.drive.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn note(&mut self, key: &'static str, link: &str, more: Value) -> LinkUrl {
+        let (id, fragment) = link.split_once('#').expect("a fragment");
+        let mut entry = json!({ "id": id, "fragment": fragment });
         entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        self.links.insert(name, entry);
-        let fragment = link.fragment();
-        self.secrets.extend(fragment.split_once('.').map(|(_, secret)| secret.to_owned()));
-        self.secrets.push(link.keys.secret.expose().iter().map(|byte| format!("{byte:02x}")).collect());
+        self.links.insert(key, entry);
+        let parsed = LinkUrl::parse(link).unwrap();
+        self.note_secret(&parsed);
+        parsed
+    }
+
+    fn note_secret(&mut self, link: &LinkUrl) {
+        let Some(secret) = &link.secret else { return };
+        let text = link.text();
+        self.secrets.push(text.rsplit_once('.').expect("a secret").1.to_owned());
+        self.secrets.push(hex(secret.expose()));
+    }
+
+    /// What no publisher would make.
+    fn plant(&mut self, key: &'static str, link: &TestLink) {
+        let options = StoreOptions { endpoint_url: Some(self.server.endpoint.clone()), ..StoreOptions::default() };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let store = connect(&StoreUrl::parse(&self.drive.url).unwrap(), &options).unwrap().store;
+            link.upload(&*store as &dyn Store).await;
+        });
+        self.note(key, &format!("{}#{}", link.keys.id(), link.fragment()), json!({}));
+    }
+
+    fn publish_all(&mut self) {
+        let file = |bytes: &[u8]| Node::File(bytes.to_vec());
+        let over = seconds_now() + 61;
+        self.share("expired", "over", &file(b"over"), json!({ "over": over }), &["--expires", "1m"]);
+        let text = self.share("text", "Grüße.txt", &file(TEXT.as_bytes()), json!({ "content": TEXT }), &[]);
+        self.stolen = stolen_record(text.secret.as_ref().unwrap());
+
+        let (node, mut files) = (holiday(), BTreeMap::new());
+        hash_all(&node, "Holiday", &mut files);
+        self.share("folder", "Holiday", &node, json!({ "files": files }), &[]);
+
+        let password = self.work.join("link-password");
+        fs::write(&password, LINK_PASSWORD).unwrap();
+        let with_password = ["--link-password-file", password.to_str().unwrap()];
+        self.share("password", "secret plan.txt", &file(CANARY.as_bytes()), json!({}), &with_password);
+
+        let revoked = self.share("revoked", "gone", &file(b"gone"), json!({}), &[]);
+        self.run(&["share", "revoke", &revoked.text(), self.drive.mount_point().to_str().unwrap()]);
+
+        let (own, other) = (PrivateHalf::generate(&SystemEntropy), PrivateHalf::generate(&SystemEntropy));
+        let identities = json!({ "identity": identity(&own), "otherIdentity": identity(&other) });
+        let recipient = recipient(&own);
+        let for_one = ["--recipient", &recipient];
+        self.share("recipient", "for you.txt", &file(CANARY.as_bytes()), identities, &for_one);
+        self.secrets.push(identity(&own));
+
+        for (key, name, len) in
+            [("large", "large.bin", LARGE), ("medium", "medium.bin", MEDIUM), ("doomed", "doomed.bin", DOOMED)]
+        {
+            let bytes = picture::noise(len);
+            let more = json!({ "sha256": hex(&hushfs::crypto::sha256(&bytes)) });
+            self.share(key, name, &Node::File(bytes), more, &[]);
+        }
+        self.share("audio", "tone.wav", &Node::File(picture::tone(600)), json!({}), &[]);
+        let (frames, padding) = FILM;
+        let film = picture::film(frames, padding);
+        self.share("video", "film.webm", &file(&film), json!({ "bytes": film.len(), "seconds": frames / 2 }), &[]);
+        self.share("pdf", "paper.pdf", &Node::File(picture::pdf()), json!({}), &[]);
+
+        let hostile = hostile_entries();
+        let hashes: BTreeMap<_, _> = hostile
+            .iter()
+            .filter_map(|(name, bytes)| {
+                Some((String::from_utf8(name.clone()).ok()?, hex(&hushfs::crypto::sha256(bytes))))
+            })
+            .collect();
+        let node = Node::Folder(hostile.into_iter().map(|(name, bytes)| (name, Node::File(bytes))).collect());
+        let title = ["--name", "<script>window.ran=1<\\script>"];
+        self.share("hostile", "hostile", &node, json!({ "hashes": hashes }), &title);
+        let bomb = Node::folder([(b"a", Node::Sparse(1 << 49)), (b"b", Node::Sparse(1 << 49))]);
+        self.share("bomb", "bomb", &bomb, json!({}), &[]);
+
+        self.share("damaged", "damaged.bin", &Node::File(picture::noise(3 << 20)), json!({}), &[]);
+        self.damage("damaged", 2_000_000);
+        let mut climbing = TestLink::open();
+        climbing.publish_raw(b"climbing", RootKind::Directory, (1, 0), &climbing_index());
+        self.plant("climbing", &climbing);
+        self.export_all(&with_password, &recipient);
+    }
+
+    /// One bit of the link's first pack.
+    fn damage(&self, key: &str, at: usize) {
+        let id = self.links[key]["id"].as_str().unwrap();
+        let pack = object_store::path::Path::from(format!("volume/share/{id}/pk/{:020}", 1));
+        let client = self.server.client(self.bucket);
+        self.server.block_on(async {
+            let mut bytes = client.get(&pack).await.unwrap().bytes().await.unwrap().to_vec();
+            bytes[at] ^= 1;
+            client.put(&pack, PutPayload::from(bytes)).await.unwrap();
+        });
+    }
+
+    /// Pages out of the mounted drive, and of a link that is published.
+    fn export_all(&mut self, with_password: &[&str], recipient: &str) {
+        let text = self.drive.mount_point().join("text/Grüße.txt");
+        let large = self.drive.mount_point().join("beside.bin");
+        let bytes = picture::noise(BESIDE);
+        fs::write(&large, &bytes).unwrap();
+        let (of_text, of_large) = (hex(&hushfs::crypto::sha256(TEXT.as_bytes())), hex(&hushfs::crypto::sha256(&bytes)));
+        let published = format!(
+            "{}#{}",
+            self.links["text"]["id"].as_str().unwrap(),
+            self.links["text"]["fragment"].as_str().unwrap()
+        );
+        let (url, endpoint) = (self.drive.url.clone(), self.server.endpoint.clone());
+        let of_link = ["--with-key", "--store", &url, "--endpoint-url", &endpoint];
+        let locked = [&["--with-key"], with_password].concat();
+        for (page, what, title, sha256, options) in [
+            ("inside.html", text.to_str().unwrap(), "Grüße.txt", &of_text, &["--with-key"][..]),
+            ("asks.html", text.to_str().unwrap(), "Grüße.txt", &of_text, &[]),
+            ("locked.html", text.to_str().unwrap(), "Grüße.txt", &of_text, &locked),
+            ("recipient.html", text.to_str().unwrap(), "Grüße.txt", &of_text, &["--recipient", recipient]),
+            ("link.html", published.as_str(), "Grüße.txt", &of_text, &of_link),
+            ("beside.html", large.to_str().unwrap(), "beside.bin", &of_large, &["--with-key"]),
+        ] {
+            let to = self.work.join(page);
+            let said = self.run(&[&["share", "export", what, to.to_str().unwrap()], options].concat());
+            let is_for_one = options.contains(&"--recipient");
+            let key = (!options.contains(&"--with-key") && !is_for_one).then(|| said.clone());
+            let identity = is_for_one.then(|| self.links["recipient"]["identity"].clone());
+            let beside = to.with_extension("hushbox");
+            let password = options.contains(&"--link-password-file").then_some(LINK_PASSWORD);
+            let beside = beside.exists().then_some(beside);
+            assert_eq!(beside.is_some(), page == "beside.html");
+            self.exports.push(json!({
+                "page": page, "title": title, "sha256": sha256, "key": key, "beside": beside, "password": password,
+                "identity": identity,
+            }));
+        }
+        // Whole, but of another link.
+        let mut other = TestLink::open();
+        other.publish(b"other", &Node::File(b"other".to_vec()), None);
+        fs::write(self.work.join("other.hushbox"), other.boxed()).unwrap();
     }
 }
 
-fn publish_all(store: &Path, work: &Path) -> ((Links, String), Secrets) {
-    let mut publisher = Publisher { store, links: Links::new(), secrets: Vec::new() };
-    let file = |bytes: &[u8]| Node::File(bytes.to_vec());
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
 
-    let mut text = TestLink::open();
-    text.publish("Grüße.txt".as_bytes(), &file(TEXT.as_bytes()), None);
-    publisher.add("text", &text, json!({ "content": TEXT }));
-
-    let mut folder = TestLink::open();
-    let node = holiday();
-    folder.publish(b"Holiday", &node, None);
-    let mut files = BTreeMap::new();
-    hash_all(&node, "Holiday", &mut files);
-    publisher.add("folder", &folder, json!({ "files": files }));
-
-    let keys = LinkKeys::generate(None, &SystemEntropy).with_password("sword fish ü".as_bytes(), &SystemEntropy);
-    let mut password = TestLink::new(keys.unwrap());
-    password.publish(b"secret plan.txt", &file(CANARY.as_bytes()), None);
-    publisher.add("password", &password, json!({}));
-
-    let mut revoked = TestLink::open();
-    revoked.publish(b"gone", &file(b"gone"), None);
-    let (name, tombstone) = revoked.tombstone();
-    revoked.objects = vec![(name, tombstone.into())];
-    publisher.add("revoked", &revoked, json!({}));
-
-    let mut expired = TestLink::open();
-    expired.publish(b"over", &file(b"over"), Some(1_700_000_000));
-    publisher.add("expired", &expired, json!({}));
-
-    let (own, other) = (PrivateHalf::generate(&SystemEntropy), PrivateHalf::generate(&SystemEntropy));
-    let mut recipient = TestLink::new(LinkKeys::generate(Some(own.public()), &SystemEntropy));
-    recipient.publish(b"for you.txt", &file(CANARY.as_bytes()), None);
-    publisher.add("recipient", &recipient, json!({ "identity": identity(&own), "otherIdentity": identity(&other) }));
-    publisher.secrets.push(identity(&own));
-
-    let mut large = TestLink::open();
-    let bytes = picture::noise(LARGE);
-    let sha256 = hex(&hushfs::crypto::sha256(&bytes));
-    large.publish(b"large.bin", &Node::File(bytes), None);
-    publisher.add("large", &large, json!({ "sha256": sha256 }));
-
-    let mut medium = TestLink::open();
-    let bytes = picture::noise(MEDIUM);
-    let sha256 = hex(&hushfs::crypto::sha256(&bytes));
-    medium.publish(b"medium.bin", &Node::File(bytes), None);
-    publisher.add("medium", &medium, json!({ "sha256": sha256 }));
-
-    let mut doomed = TestLink::open();
-    doomed.publish(b"doomed.bin", &Node::File(picture::noise(DOOMED)), None);
-    let (name, tombstone) = doomed.tombstone();
-    let object = name.to_string();
-    let file_name = object.rsplit('/').next().unwrap();
-    publisher.add(
-        "doomed",
-        &doomed,
-        json!({ "folder": store.join("share").join(doomed.keys.id().to_string()), "name": file_name, "tombstone": base64(&tombstone) }),
-    );
-
-    let mut audio = TestLink::open();
-    audio.publish(b"tone.wav", &Node::File(picture::tone(600)), None);
-    publisher.add("audio", &audio, json!({}));
-
-    let mut pdf = TestLink::open();
-    pdf.publish(b"paper.pdf", &file(&picture::pdf()), None);
-    publisher.add("pdf", &pdf, json!({}));
-
-    let mut damaged = TestLink::open();
-    damaged.publish(b"damaged.bin", &Node::File(picture::noise(3 << 20)), None);
-    publisher.change_and_add("damaged", &damaged, json!({}), |folder| {
-        let pack = folder.join("pk/00000000000000000001");
-        let mut bytes = std::fs::read(&pack).unwrap();
-        bytes[2_000_000] ^= 1;
-        std::fs::write(&pack, bytes).unwrap();
-    });
-
-    let mut climbing = TestLink::open();
-    climbing.publish_raw(b"climbing", RootKind::Directory, (1, 0), &climbing_index());
-    publisher.add("climbing", &climbing, json!({}));
-
-    let mut hostile = TestLink::open();
-    let entries = hostile_entries();
-    let hashes: BTreeMap<_, _> = entries
-        .iter()
-        .filter_map(|(name, bytes)| Some((String::from_utf8(name.clone()).ok()?, hex(&hushfs::crypto::sha256(bytes)))))
-        .collect();
-    let node = Node::Folder(entries.into_iter().map(|(name, bytes)| (name, Node::File(bytes))).collect());
-    hostile.publish(b"<script>window.ran=1<\\script>", &node, None);
-    publisher.add("hostile", &hostile, json!({ "hashes": hashes }));
-
-    let mut bomb = TestLink::open();
-    bomb.publish(b"bomb", &Node::folder([(b"a", Node::Sparse(1 << 49)), (b"b", Node::Sparse(1 << 49))]), None);
-    publisher.add("bomb", &bomb, json!({}));
-
-    export_all(work, &text, &large);
-    let stolen = stolen_record(&text);
-    let canaries = [CANARY, "Holiday", "Grüße", "large.bin", "sword fish", "picture.png"].map(str::to_owned).to_vec();
-    let secrets = [("a link's secret", publisher.secrets), ("a name or content", canaries)].into();
-    ((publisher.links, stolen), secrets)
+fn write(place: &Path, node: &Node) {
+    match node {
+        Node::File(bytes) => fs::write(place, bytes).unwrap(),
+        Node::Program(bytes) => {
+            fs::write(place, bytes).unwrap();
+            fs::set_permissions(place, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Node::Sparse(size) => File::create(place).unwrap().set_len(*size).unwrap(),
+        Node::Symlink(target) => std::os::unix::fs::symlink(OsStr::from_bytes(target), place).unwrap(),
+        Node::Folder(entries) => {
+            fs::create_dir(place).unwrap();
+            entries.iter().for_each(|(name, node)| write(&place.join(OsStr::from_bytes(name)), node));
+        }
+    }
 }
 
 fn holiday() -> Node {
@@ -308,30 +422,17 @@ fn climbing_index() -> Vec<u8> {
 }
 
 /// Another holder of the link has its secret, but not its signing key.
-fn stolen_record(link: &TestLink) -> String {
-    let keys = LinkKeys { secret: link.keys.secret.duplicate(), ..LinkKeys::generate(None, &SystemEntropy) };
+fn stolen_record(secret: &Key) -> String {
+    let keys = LinkKeys { secret: secret.duplicate(), ..LinkKeys::generate(None, &SystemEntropy) };
     let mut forged = TestLink::new(keys);
     forged.publish(b"forged", &Node::File(b"forged".to_vec()), None);
     base64(&forged.objects.last().unwrap().1)
 }
 
-fn exports() -> Value {
-    // Name, whether the file beside it is to be chosen, whether the key is to be pasted.
-    json!([["inside.html", false, false], ["asks.html", false, true], ["beside.html", true, false]])
-}
-
-fn export_all(work: &Path, text: &TestLink, large: &TestLink) {
-    let boxed = text.boxed();
-    let page = |ciphertext, secret: Option<&Key>| export_page(&Exported { link: text.keys.id(), ciphertext, secret });
-    let secret = Some(&text.keys.secret);
-    std::fs::write(work.join("inside.html"), page(Ciphertext::Inside(&boxed), secret)).unwrap();
-    std::fs::write(work.join("asks.html"), page(Ciphertext::Inside(&boxed), None)).unwrap();
-    std::fs::write(work.join("beside.html"), page(Ciphertext::Beside("text.hushbox"), secret)).unwrap();
-    std::fs::write(work.join("text.hushbox"), &boxed).unwrap();
-    // Whole, but of another link.
-    let mut other = large.boxed();
-    other.truncate(20 << 20);
-    std::fs::write(work.join("large.hushbox"), other).unwrap();
+/// As age writes it.
+fn recipient(private: &PrivateHalf) -> String {
+    let prefix = bech32::Hrp::parse("age").unwrap();
+    bech32::encode::<bech32::Bech32>(prefix, &private.public().0).unwrap()
 }
 
 /// As age writes it.
@@ -384,14 +485,13 @@ fn the_pages_decoders() {
     let (mut reference, mut reference_size) = (Writer::new(), Writer::new());
     chunk.encode(&mut reference);
     reference_size.varint(size as u64);
-    let prefix = bech32::Hrp::parse("age").unwrap();
     let vectors = json!({
         "lz4": lz4.collect::<Vec<_>>(),
         "bodies": bodies.collect::<Vec<_>>(),
         "identity": {
             "text": identity(&private),
             "key": hex(private.expose()),
-            "recipient": bech32::encode::<bech32::Bech32>(prefix, &private.public().0).unwrap(),
+            "recipient": recipient(&private),
         },
         "reference": hex(&reference.finish()), "referenceSize": hex(&reference_size.finish()), "referenceLength": size,
     });

@@ -293,6 +293,7 @@ fn a_link_comes_back_by_the_format_without_the_volume() {
     };
     let open = share(&[]);
     let locked = share(&["--link-password-file", password.to_str().expect("UTF-8")]);
+    let for_one = share(&["--recipient", RECIPIENT]);
     let revoked = share(&[]);
     succeed(&drive.run(&["share", "revoke", &revoked, drive.mount_point().to_str().expect("UTF-8")]));
     // All that a holder of the link needs of the bucket.
@@ -300,12 +301,13 @@ fn a_link_comes_back_by_the_format_without_the_volume() {
     fs::create_dir(&copy).expect("a folder");
     let copied = Command::new("cp").arg("-a").arg(drive.store_dir().join("share")).arg(&copy).status().expect("cp");
     assert!(copied.success());
-    let link = |link: &str, more: &[&str], password: Option<&Path>| {
+    let link_by = |option: &str, link: &str, more: &[&str], secret: Option<&Path>| {
         let mut command = Command::new(python());
         command.arg(self::script()).arg(&copy);
-        password.map(|password| command.arg("--password-file").arg(password));
+        secret.map(|secret| command.arg(option).arg(secret));
         command.args(["link", link]).args(more).output().expect("python")
     };
+    let link = |link: &str, more: &[&str], password: Option<&Path>| link_by("--password-file", link, more, password);
     let listed = link(&open, &["list"], None);
     succeed(&listed);
     assert!(text(&listed).contains("x 10 2001-02-03 04:05:06.123456789 +0000 shared/run"), "{}", text(&listed));
@@ -317,7 +319,18 @@ fn a_link_comes_back_by_the_format_without_the_volume() {
         same_times(&folder, &out.join("shared"));
         same_holes(&folder.join("sparse"), &out.join("shared/sparse"));
     }
+    let (identity, out) = (drive.root.path().join("identity"), drive.root.path().join("out-for-one"));
+    let by_identity = |keys: &str| {
+        fs::write(&identity, keys).expect("a file");
+        link_by("--identity-file", &for_one, &["extract", out.to_str().expect("UTF-8")], Some(&identity))
+    };
+    succeed(&by_identity(&format!("# two keys\n{OTHER_IDENTITY}\n{IDENTITY}\n")));
+    same_by_rsync(&folder, &out.join("shared"));
     let code = |output: Output| output.status.code();
+    assert_eq!(code(by_identity(OTHER_IDENTITY)), Some(3));
+    assert_eq!(code(link(&for_one, &["list"], None)), Some(3));
+    let without_secret = format!("{}#1", open.split('#').next().expect("an id"));
+    assert_eq!(code(link(&without_secret, &["list"], None)), Some(2));
     let volumes = drive.password_file();
     assert_eq!(code(link(&locked, &["list"], None)), Some(3));
     assert_eq!(code(link(&locked, &["list"], Some(&volumes))), Some(3));

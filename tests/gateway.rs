@@ -290,7 +290,10 @@ async fn a_revoked_link_is_refused_at_once_though_its_blocks_are_still_in_memory
 
 #[tokio::test]
 async fn a_thousand_small_ranges_are_few_reads_of_the_bucket() {
-    let rig = rig(Limits { open_max_of_visitor: 2000, ..limits() }, &[]).await;
+    // However busy the machine is: it is counted here, not timed.
+    let patient = Duration::from_secs(600);
+    let limits = Limits { slow_after: patient, head_within: patient, store_within: patient, ..limits() };
+    let rig = rig(Limits { open_max_of_visitor: 2000, ..limits }, &[]).await;
     let before = rig.faults.requests().len();
     let path = rig.path("/pk/1");
     let asks = (0..1000u64).map(|n| {
@@ -298,8 +301,9 @@ async fn a_thousand_small_ranges_are_few_reads_of_the_bucket() {
         let (range, path) = (format!("bytes={start}-{}", start + BLOCK_LEN - 1), path.clone());
         async move { ask(rig.address, "GET", &path, &[("Range", &range)]).await.status }
     });
-    let statuses = futures::future::join_all(asks).await;
-    assert!(statuses.iter().all(|status| *status == 206));
+    let mut counts = HashMap::new();
+    futures::future::join_all(asks).await.into_iter().for_each(|status| *counts.entry(status).or_insert(0) += 1);
+    assert_eq!(counts, HashMap::from([(206, 1000)]));
     let asked = rig.faults.requests();
     let reads =
         asked[before..].iter().filter(|(op, name)| *op == Op::Get && matches!(name, Some(ObjectName::SharePack(..))));

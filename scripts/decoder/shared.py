@@ -9,7 +9,7 @@ from . import links
 from .extract import nanoseconds, said, write_all
 from .primitives import Refused, malformed
 
-LINK = re.compile(r"(?:.*/s/)?([0-9a-f]{32})#1\.([A-Za-z0-9_-]{43})")
+LINK = re.compile(r"(?:.*/s/)?([0-9a-f]{32})#1(?:\.([A-Za-z0-9_-]{43}))?")
 
 
 class NotALink(Exception):
@@ -21,10 +21,12 @@ class Gone(Exception):
 
 
 def parse(text):
-    """Id and secret."""
+    """Id and secret; no secret in a recipient's link."""
     found = LINK.fullmatch(text)
     if not found:
-        raise NotALink("a link looks like https://HOST/s/ID#1.SECRET")
+        raise NotALink("a link looks like https://HOST/s/ID#1.SECRET, or ID#1 for a recipient")
+    if found[2] is None:
+        return bytes.fromhex(found[1]), None
     try:
         secret = base64.urlsafe_b64decode(found[2] + "=")
     except binascii.Error:
@@ -35,11 +37,13 @@ def parse(text):
 
 
 class Shared:
-    def __init__(self, folder, text, password, now):
+    def __init__(self, folder, text, password, identities, now):
         self.folder, (self.id, secret) = os.path.join(folder, "share"), parse(text)
         record = self.newest()
         if record.expiry and now >= record.expiry:
             raise Gone("the link has expired")
+        if secret is None:
+            secret = secret_for(record, identities)
         self.header, self.root = links.contents(record, secret, password)
 
     def newest(self):
@@ -116,6 +120,18 @@ class Shared:
             raise
         finally:
             os.close(file)
+
+
+def secret_for(record, identities):
+    """What the record has sealed to one of them."""
+    if record.recipient is None:
+        raise NotALink("the secret of the link, behind '#1.', is missing")
+    for identity in identities:
+        try:
+            return links.secret_for(record, identity)
+        except Refused:
+            pass
+    raise Refused("identity", "the link is for a recipient, and opens with their --identity-file")
 
 
 def set_time(place, entry):

@@ -88,6 +88,13 @@ pub struct StoreArgs {
     /// A path or file://, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix
     #[arg(value_name = "URL")]
     pub url: String,
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+/// How to reach a store, for commands that learn in another way which one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct ReachArgs {
     /// An S3 server that is not Amazon's, such as http://127.0.0.1:8000
     #[arg(long, value_name = "URL")]
     pub endpoint_url: Option<String>,
@@ -100,6 +107,12 @@ pub struct StoreArgs {
     /// Use the credentials that a cloud gives its own machines
     #[arg(long)]
     pub instance_credentials: bool,
+}
+
+impl ReachArgs {
+    pub fn store(&self, url: &str) -> Outcome<StoreArgs> {
+        StoreArgs { url: url.into(), reach: self.clone() }.absolute()
+    }
 }
 
 impl StoreArgs {
@@ -229,10 +242,10 @@ impl MountArgs {
             identity: self.unlock.identity.clone(),
             fingerprint: self.fingerprint.clone(),
             trust_first: self.trust_first,
-            endpoint_url: self.store.endpoint_url.clone(),
-            region: self.store.region.clone(),
-            profile: self.store.profile.clone(),
-            instance_credentials: self.store.instance_credentials,
+            endpoint_url: self.store.reach.endpoint_url.clone(),
+            region: self.store.reach.region.clone(),
+            profile: self.store.reach.profile.clone(),
+            instance_credentials: self.store.reach.instance_credentials,
             ..Chosen::default()
         };
         self.options.iter().try_for_each(|options| chosen.apply(options))?;
@@ -419,10 +432,13 @@ GET /health answers when the store does, GET /metrics on this machine alone, wit
 
 An address means one IPv4 address, or the 64 bits of an IPv6 address that one household has.")]
 pub struct GatewayArgs {
+    /// The volume's URL, whose links are to be served
+    #[arg(value_name = "URL", required_unless_present = "page_hashes")]
+    pub url: Option<String>,
     #[command(flatten)]
-    pub store: Option<StoreArgs>,
+    pub reach: ReachArgs,
     /// Where to listen: an address of this machine alone, unless --behind-tls
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = parse_listen)]
     pub listen: SocketAddr,
     /// Other machines may connect, as a proxy in front of them speaks TLS
     #[arg(long)]
@@ -460,6 +476,10 @@ pub struct GatewayArgs {
     /// Print the SHA-256 of each file that the page is made of, and end
     #[arg(long, exclusive = true)]
     pub page_hashes: bool,
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an address and a port, such as 127.0.0.1:8080 or [::1]:8080".into())
 }
 
 fn parse_budget(text: &str) -> Result<ByteSize, String> {
@@ -613,6 +633,7 @@ mod tests {
             "hushfs key rotate s3://b/p --data --rate fast",
             "hushfs gateway",
             "hushfs gateway s3://b/p --page-hashes",
+            "hushfs gateway s3://b/p --listen localhost:8080",
             "hushfs gateway s3://b/p --trust-proxy nowhere",
             "hushfs gateway s3://b/p --address-bytes 0",
             "hushfs frob",
@@ -624,10 +645,10 @@ mod tests {
     #[test]
     fn the_gateway_needs_a_store_but_not_to_tell_its_hashes() {
         let Command::Gateway(args) = cli("hushfs gateway --page-hashes").unwrap() else { panic!() };
-        assert!(args.page_hashes && args.store.is_none());
+        assert!(args.page_hashes && args.url.is_none());
         let line = "hushfs gateway s3://b/p --region x --trust-proxy 10.0.0.0/8 --trust-proxy ::1";
         let Command::Gateway(args) = cli(line).unwrap() else { panic!() };
-        assert_eq!(args.store.unwrap().region.as_deref(), Some("x"));
+        assert_eq!((args.url.as_deref(), args.reach.region.as_deref()), (Some("s3://b/p"), Some("x")));
         assert_eq!((args.trust_proxy.len(), args.listen.port()), (2, 8080));
     }
 

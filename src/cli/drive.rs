@@ -1,13 +1,13 @@
 //! The composition root: puts the layers together for this machine, and gives every failure its exit code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::args::StoreArgs;
+use super::args::{ReachArgs, StoreArgs};
 use super::control::{CacheUse, Left, OldKeys, Status, StoreState, Waiting};
 use super::exit::{Code, Failure, OrExit, Outcome};
 use super::mount_options::{Atime, FsyncMode};
@@ -309,16 +309,23 @@ pub fn store(args: &StoreArgs) -> Outcome<Arc<dyn Store>> {
     Ok(connected(args, false)?.store)
 }
 
+/// Of a folder on this machine.
+pub fn folder_store(folder: &Path) -> Outcome<Arc<dyn Store>> {
+    let url = folder.to_str().ok_or_else(|| Failure::usage("the folder's path is not UTF-8"))?;
+    store(&ReachArgs::default().store(url)?)
+}
+
 fn connected(args: &StoreArgs, create_folder: bool) -> Outcome<Connected> {
     let url = StoreUrl::parse(&args.url).map_err(|error| Failure::from(error).with_code(Code::Usage))?;
-    if args.endpoint_url.as_ref().is_some_and(|endpoint| !endpoint.contains("://")) {
+    let reach = &args.reach;
+    if reach.endpoint_url.as_ref().is_some_and(|endpoint| !endpoint.contains("://")) {
         return Err(Failure::usage("--endpoint-url takes a URL, such as https://host or http://127.0.0.1:9000"));
     }
     let options = StoreOptions {
-        endpoint_url: args.endpoint_url.clone(),
-        region: args.region.clone(),
-        profile: args.profile.clone(),
-        instance_credentials: args.instance_credentials,
+        endpoint_url: reach.endpoint_url.clone(),
+        region: reach.region.clone(),
+        profile: reach.profile.clone(),
+        instance_credentials: reach.instance_credentials,
         create_folder,
         ..StoreOptions::default()
     };
@@ -327,7 +334,7 @@ fn connected(args: &StoreArgs, create_folder: bool) -> Outcome<Connected> {
 
 fn folder_tag(args: &StoreArgs) -> String {
     let url = StoreUrl::parse(&args.url).map_or_else(|_| args.url.clone(), |url| url.to_string());
-    let endpoint = args.endpoint_url.as_deref().unwrap_or_default();
+    let endpoint = args.reach.endpoint_url.as_deref().unwrap_or_default();
     let hash = Hash(crate::crypto::blake3(format!("{url}\n{endpoint}").as_bytes())).to_string();
     hash[..16].to_owned()
 }
@@ -610,8 +617,7 @@ mod tests {
     fn one_address_has_one_state_folder() {
         let args = |url: &str, endpoint: Option<&str>| StoreArgs {
             url: url.into(),
-            endpoint_url: endpoint.map(Into::into),
-            ..StoreArgs::default()
+            reach: ReachArgs { endpoint_url: endpoint.map(Into::into), ..ReachArgs::default() },
         };
         assert_eq!(folder_tag(&args("/a/b", None)), folder_tag(&args("file:///a/b", None)));
         assert_ne!(folder_tag(&args("s3://b/p", None)), folder_tag(&args("s3://b/p", Some("http://localhost:1"))));

@@ -17,7 +17,7 @@ pub fn gateway(args: GatewayArgs) -> Outcome {
         let lines: Vec<_> = page_hashes().into_iter().map(|(name, hash)| format!("{hash}  {name}")).collect();
         return say(&lines.join("\n"));
     }
-    let store = args.store.clone().ok_or_else(|| Failure::usage("say which store: hushfs gateway URL"))?.absolute()?;
+    let store = args.reach.store(args.url.as_deref().unwrap_or_default())?;
     logging::start(&Log::Stderr)?;
     raise_open_files();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {

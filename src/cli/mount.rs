@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{MountArgs, StoreArgs};
+use super::args::{MountArgs, ReachArgs};
 use super::daemon::{self, Forked, Ready};
 use super::drive::{self, OpenOptions};
 use super::exit::{self, Code, Failure, Outcome};
@@ -24,14 +24,13 @@ pub fn mount(args: MountArgs) -> Outcome {
     if chosen.remount {
         return remount(&args);
     }
-    let store = StoreArgs {
-        url: args.store.url.clone(),
+    let reach = ReachArgs {
         endpoint_url: chosen.endpoint_url.clone(),
         region: chosen.region.clone(),
         profile: chosen.profile.clone(),
         instance_credentials: chosen.instance_credentials,
-    }
-    .absolute()?;
+    };
+    let store = reach.store(&args.store.url)?;
     let folders = Folders::of_this_user()?;
     let mountpoint = free_mountpoint(&args.dir)?;
     let tag = mount_tag(&mountpoint);

@@ -2,11 +2,11 @@
 //! the worker as text that becomes a blob, the ciphertext inside too or in a file beside it.
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 
 use super::page::{HTML, SCRIPT, STYLE, WORKER};
 use crate::base::{LinkId, MIB};
-use crate::crypto::{Key, sha256};
+use crate::crypto::sha256;
 
 /// Where the ciphertext is.
 pub enum Ciphertext<'a> {
@@ -19,8 +19,9 @@ pub enum Ciphertext<'a> {
 pub struct Exported<'a> {
     pub link: LinkId,
     pub ciphertext: Ciphertext<'a>,
-    /// If it is to open by itself. Else the page asks for the link.
-    pub secret: Option<&'a Key>,
+    /// What stands behind the link's `#`, if the page is not to ask for it: with the secret it opens by itself, and a
+    /// recipient's has none.
+    pub fragment: Option<&'a str>,
 }
 
 /// A longer box makes the page slow to open: it goes beside it.
@@ -67,16 +68,16 @@ fn json(exported: &Exported<'_>) -> serde_json::Value {
         Ciphertext::Inside(bytes) => (Some(STANDARD.encode(bytes)), None),
         Ciphertext::Beside(name) => (None, Some(name)),
     };
-    let secret = exported.secret.map(|secret| URL_SAFE_NO_PAD.encode(secret.expose()));
-    serde_json::json!({ "id": exported.link.to_string(), "box": inside, "file": beside, "secret": secret })
+    let (id, fragment) = (exported.link.to_string(), exported.fragment);
+    serde_json::json!({ "id": id, "box": inside, "file": beside, "fragment": fragment })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn page(ciphertext: Ciphertext<'_>, secret: Option<&Key>) -> String {
-        export_page(&Exported { link: LinkId([0xab; 16]), ciphertext, secret })
+    fn page(ciphertext: Ciphertext<'_>, fragment: Option<&str>) -> String {
+        export_page(&Exported { link: LinkId([0xab; 16]), ciphertext, fragment })
     }
 
     #[test]
@@ -91,7 +92,7 @@ mod tests {
             assert!(page.contains(&format!("'sha256-{}'", STANDARD.encode(sha256(text.as_bytes())))));
         }
         assert!(
-            page.contains(&format!("\"box\":\"{}\"", STANDARD.encode("sealed"))) && page.contains("\"secret\":null")
+            page.contains(&format!("\"box\":\"{}\"", STANDARD.encode("sealed"))) && page.contains("\"fragment\":null")
         );
         // The policy has to be known before anything that it is about.
         assert!(page.find("Content-Security-Policy") < page.find("<style>"));
@@ -99,8 +100,8 @@ mod tests {
 
     #[test]
     fn a_file_name_ends_no_script() {
-        let page = page(Ciphertext::Beside("</script><script>alert(1)</script>"), Some(&Key::from_bytes([0; 32])));
+        let page = page(Ciphertext::Beside("</script><script>alert(1)</script>"), Some("1.AAAA"));
         assert_eq!(page.matches("</script>").count(), 3);
-        assert!(page.contains("\\u003c/script>") && page.contains(&"A".repeat(43)));
+        assert!(page.contains("\\u003c/script>") && page.contains("\"1.AAAA\""));
     }
 }

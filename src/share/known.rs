@@ -1,7 +1,7 @@
 //! Which chunks of a link are in the store, so that nothing is uploaded twice: after an interruption, and when a live
 //! link is published again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -12,6 +12,8 @@ use crate::format::ObjectName;
 use crate::format::link::{ChunkRef, LINK_TRAILER_LEN, decode_link_footer, decode_link_trailer};
 use crate::store::{Store, StoreError};
 
+use super::waste::{self, PackUse};
+
 const REQUESTS: usize = 16;
 /// What is read of a pack at first: most footers are shorter.
 const TAIL_LEN: u64 = 128 << 10;
@@ -19,8 +21,10 @@ const TAIL_LEN: u64 = 128 << 10;
 /// About 200 bytes for each chunk.
 #[derive(Default)]
 pub(super) struct Known {
-    /// Packs whose footers were read.
-    packs: BTreeSet<u64>,
+    /// Packs whose footers were read, and how many bytes of chunks are in each.
+    packs: BTreeMap<u64, u64>,
+    /// How many of them the newest version names.
+    used: BTreeMap<u64, u64>,
     chunks: HashMap<ChunkId, ChunkRef>,
 }
 
@@ -42,24 +46,42 @@ impl Known {
         key: &Key,
         there: &BTreeSet<u64>,
     ) -> Result<(), StoreError> {
-        self.packs.retain(|pack| there.contains(pack));
-        self.chunks.retain(|_, chunk| there.contains(&chunk.pack));
-        let new: Vec<u64> = there.difference(&self.packs).copied().collect();
+        self.keep_only(there);
+        let new: Vec<u64> = there.iter().copied().filter(|pack| !self.packs.contains_key(pack)).collect();
         let footers = new.into_iter().map(|pack| async move { (pack, footer(store, link, key, pack).await) });
         let mut footers = futures::stream::iter(footers).buffer_unordered(REQUESTS);
         while let Some((pack, chunks)) = footers.next().await {
-            match chunks? {
-                Some(chunks) => chunks.into_iter().for_each(|chunk| self.add(chunk)),
-                None => tracing::warn!("pack {pack} of link {link} is none of ours, or damaged; it is not used"),
-            }
-            self.packs.insert(pack);
+            let chunks = chunks?.unwrap_or_else(|| {
+                tracing::warn!("pack {pack} of link {link} is none of ours, or damaged; it is not used");
+                Vec::new()
+            });
+            self.packs.insert(pack, chunks.iter().map(|chunk| chunk.span().len()).sum());
+            chunks.into_iter().for_each(|chunk| self.add(chunk));
         }
         Ok(())
     }
 
+    pub fn keep_only(&mut self, packs: &BTreeSet<u64>) {
+        self.packs.retain(|pack, _| packs.contains(pack));
+        self.chunks.retain(|_, chunk| packs.contains(&chunk.pack));
+    }
+
     /// Packs that this device made need not be read.
-    pub fn note_pack(&mut self, pack: u64) {
-        self.packs.insert(pack);
+    pub fn note_pack(&mut self, pack: u64, chunk_bytes: u64) {
+        self.packs.insert(pack, chunk_bytes);
+    }
+
+    /// How many bytes of each pack the version names that was published now.
+    pub fn note_use(&mut self, used: &BTreeMap<u64, u64>) {
+        self.used.clone_from(used);
+    }
+
+    /// Packs that the next version should not name.
+    pub fn to_rewrite(&self) -> BTreeSet<u64> {
+        let with_size = |(pack, used): (&u64, &u64)| {
+            self.packs.get(pack).map(|filled| PackUse { pack: *pack, filled: *filled, used: *used })
+        };
+        waste::to_rewrite(&self.used.iter().filter_map(with_size).collect::<Vec<_>>())
     }
 }
 

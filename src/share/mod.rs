@@ -7,7 +7,9 @@
 //! the publisher's half knows the volume.
 
 mod busy;
+mod copy;
 mod error;
+mod export;
 mod follow;
 pub mod get;
 mod known;
@@ -17,8 +19,9 @@ mod publish;
 mod revoke;
 mod sharing;
 mod source;
+mod waste;
 
+pub use copy::{Progress, Report};
 pub use error::ShareError;
 pub use follow::{FollowOptions, Follower};
-pub use publish::{Progress, Report};
 pub use sharing::{LinkInfo, LinkState, Request, Shared, Sharing, SharingParts};

@@ -1,6 +1,6 @@
 //! Puts sealed chunks into packs and uploads them, two at a time while the next is being filled.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::store::{Backoff, Patience, Store, StoreError, Stored, create_idempote
 use super::ShareError;
 use super::busy::Stop;
 
-const PACK_LEN: usize = 16 << 20;
+pub(super) const PACK_LEN: usize = 16 << 20;
 /// A sealed chunk of 1 MiB, with every frame raw.
 const SEALED_LEN_MAX: usize = CHUNK_LEN as usize + 1024;
 const UPLOADS: usize = 2;
@@ -43,8 +43,8 @@ pub(super) struct Packer {
     bytes: Vec<u8>,
     chunks: Vec<ChunkRef>,
     uploads: VecDeque<JoinHandle<Result<Stored, StoreError>>>,
-    /// Numbers of packs that were given to the store.
-    pub made: Vec<u64>,
+    /// Packs that were given to the store, and how many bytes of chunks are in each.
+    pub made: BTreeMap<u64, u64>,
     pub sent_bytes: u64,
 }
 
@@ -81,9 +81,9 @@ impl Packer {
         let PackerParts { store, runtime, link, footer_key, entropy, next, .. } = &mut self.parts;
         let (chunks, mut bytes) = (std::mem::take(&mut self.chunks), std::mem::take(&mut self.bytes));
         let footer = link_footer(&chunks, bytes.len() as u64, *link, *next, footer_key, entropy.as_ref());
+        self.made.insert(*next, bytes.len() as u64);
         bytes.extend_from_slice(&footer);
         self.sent_bytes += bytes.len() as u64;
-        self.made.push(*next);
         let (store, name, bytes) = (store.clone(), ObjectName::SharePack(*link, *next), Bytes::from(bytes));
         self.uploads.push_back(runtime.spawn(async move { upload(store.as_ref(), &name, bytes).await }));
         *next += 1;

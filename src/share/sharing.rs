@@ -19,8 +19,10 @@ use crate::vfs::Drive;
 use crate::vfs::api::{Attr, Vfs, VfsError, VfsResult};
 
 use super::busy::Busy;
+use super::copy::Report;
+use super::export::{self, Wanted};
 use super::known::Known;
-use super::publish::{self, Published, Report, There};
+use super::publish::{self, Published, There};
 use super::{ShareError, revoke};
 
 /// As long as somebody may still be reading the version before.
@@ -123,14 +125,7 @@ impl Sharing {
 
     /// Returns when all of it is in the store. What an interrupted request for the same left is gone on with.
     pub fn create(&self, request: Request, report: Report<'_>) -> Result<Shared, ShareError> {
-        let attr = self.find(&request.path)?.ok_or(ShareError::NoSuchPath)?;
-        if !matches!(attr.mode & mode::TYPE, mode::FILE | mode::DIR) {
-            return Err(ShareError::NotShareable);
-        }
-        let title = match &request.title {
-            Some(title) => title.clone(),
-            None => last_name(&request.path)?,
-        };
+        let (attr, title) = self.wanted(&request)?;
         let (id, row) = match self.unfinished(&request, &title, attr.ino)? {
             Some((id, row)) => (id, LinkRow { expiry: request.expiry, ..row }),
             None => {
@@ -155,6 +150,14 @@ impl Sharing {
         self.put_row(id, &row)?;
         let Published { files, bytes, left_out, sent_bytes, .. } = publish::publish(self, id, &work, report)?;
         Ok(Shared { id, url: self.url(id)?, files, bytes, left_out, sent_bytes })
+    }
+
+    /// A copy under keys of its own in a store of its own. The volume knows nothing of it, so nobody can take it back.
+    pub fn export(&self, request: Request, store: Arc<dyn Store>, report: Report<'_>) -> Result<Shared, ShareError> {
+        let (attr, title) = self.wanted(&request)?;
+        let keys = self.new_keys(&request)?;
+        let work = self.busy.enter(keys.id()).ok_or(ShareError::Busy)?;
+        export::export(self, &keys, Wanted { title, attr, expiry: request.expiry }, store, work.stop(), report)
     }
 
     /// The newest first.
@@ -252,11 +255,22 @@ impl Sharing {
         }
     }
 
+    /// What is meant, and what it is called.
+    fn wanted(&self, request: &Request) -> Result<(Attr, Name), ShareError> {
+        let attr = self.find(&request.path)?.ok_or(ShareError::NoSuchPath)?;
+        if !matches!(attr.mode & mode::TYPE, mode::FILE | mode::DIR) {
+            return Err(ShareError::NotShareable);
+        }
+        let title = match &request.title {
+            Some(title) => title.clone(),
+            None => last_name(&request.path)?,
+        };
+        Ok((attr, title))
+    }
+
     fn url(&self, id: LinkId) -> Result<LinkUrl, ShareError> {
         let row = self.row(id)?;
-        let keys = row.state.keys().ok_or(ShareError::Revoked)?;
-        let secret = keys.recipient.is_none().then(|| keys.secret.duplicate());
-        Ok(LinkUrl { host: None, id, secret })
+        Ok(url(row.state.keys().ok_or(ShareError::Revoked)?))
     }
 
     fn new_keys(&self, request: &Request) -> Result<LinkKeys, ShareError> {
@@ -371,6 +385,12 @@ impl Sharing {
             retired.entry(name).or_insert(Retired { since, link: id, newest }).newest = newest;
         }
     }
+}
+
+/// Without a host. A recipient's has no secret in it.
+pub(super) fn url(keys: &LinkKeys) -> LinkUrl {
+    let secret = keys.recipient.is_none().then(|| keys.secret.duplicate());
+    LinkUrl { host: None, id: keys.id(), secret }
 }
 
 fn last_name(path: &[u8]) -> Result<Name, ShareError> {

@@ -17,6 +17,7 @@ use super::busy::Stop;
 /// Reading for a link is no access of its owner's.
 const READ: OpenFlags = OpenFlags { read: true, write: false, truncate: false, keep_atime: true };
 
+#[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub vfs: &'a dyn Vfs,
     pub runtime: &'a Handle,

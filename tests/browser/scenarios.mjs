@@ -101,11 +101,9 @@ print(json.dumps([files, modes, [i.filename for i in archive.infolist() if i.is_
   },
 
   async gone({ visitor, page, plan, wire, url }) {
-    for (const [link, words] of [['revoked', /taken this link back/], ['expired', /has expired/]]) {
-      await visitor.open(url(link));
-      await visitor.problem(words);
-      await visitor.look(link);
-    }
+    await visitor.open(url('revoked'));
+    await visitor.problem(/taken this link back/);
+    await visitor.look('revoked');
     await visitor.open(`${wire.origin}/s/${'0'.repeat(32)}#${plan.links.text.fragment}`);
     await visitor.problem(/nothing at this link/);
     await visitor.open(`${wire.origin}/s/${plan.links.text.id}#2.abc`);
@@ -173,21 +171,20 @@ print(json.dumps([files, modes, [i.filename for i in archive.infolist() if i.is_
     assert.equal(hash, plan.links.medium.sha256);
   },
 
-  async revokedMeanwhile({ visitor, page, plan, url }) {
+  // By its owner's command, while the browser is in the middle of it.
+  async revokedMeanwhile({ visitor, page, plan, wire, url }) {
     await page.addInitScript(() => { delete window.showSaveFilePicker; });
     await visitor.open(url('doomed'));
     await visitor.title('doomed.bin');
-    const client = await page.context().newCDPSession(page);
+    const holding = wire.hold(10 << 20);
     const download = await visitor.download();
-    await page.waitForFunction(() => document.querySelector('#download-bar').value > 0.05);
-    const { folder, tombstone, name } = plan.links.doomed;
-    fs.writeFileSync(path.join(folder, name), Buffer.from(tombstone, 'base64'));
-    fs.rmSync(path.join(folder, 'pk'), { recursive: true });
-    for (const record of fs.readdirSync(folder)) if (record !== name) fs.rmSync(path.join(folder, record));
+    await holding;
+    const [program, ...words] = plan.revokeDoomed;
+    assert.match(execFileSync(program, words, { encoding: 'utf8' }), /taken back/);
+    wire.letGo();
     await visitor.problem(/taken this link back/);
     assert.notEqual(await download.failure(), null, 'half a file was kept as if it were whole');
     await visitor.look('revoked-meanwhile');
-    await client.detach();
   },
 
   async cancelled({ visitor, page, url }) {
@@ -215,6 +212,31 @@ print(json.dumps([files, modes, [i.filename for i in archive.infolist() if i.is_
     });
     assert.deepEqual(place, [600, 400, null]);
     await visitor.look('audio');
+  },
+
+  // Far more than is looked at: a seek asks for what it needs.
+  async video({ visitor, page, plan, wire, url }) {
+    const { bytes, seconds } = plan.links.video;
+    await visitor.open(url('video'));
+    await visitor.title('film.webm');
+    await click(page, 'Play');
+    await page.waitForSelector('#preview video');
+    const before = wire.received;
+    const place = await page.$eval('#preview video', async (video, to) => {
+      if (video.readyState < 1) await new Promise((done) => { video.onloadedmetadata = done; });
+      video.currentTime = to;
+      await new Promise((done) => { video.onseeked = done; });
+      return [Math.round(video.duration), video.currentTime, video.videoWidth, video.error];
+    }, seconds - 20);
+    assert.deepEqual(place, [seconds, seconds - 20, 16, null]);
+    assert.ok(wire.received - before < bytes / 2, `${wire.received - before} of ${bytes} bytes for one seek`);
+    await visitor.look('video');
+    // And it goes on from there.
+    await page.$eval('#preview video', async (video) => {
+      const from = video.currentTime;
+      await video.play();
+      while (video.currentTime < from + 1) await new Promise((done) => { setTimeout(done, 50); });
+    });
   },
 
   async pdf({ visitor, page, url }) {
@@ -354,28 +376,57 @@ print(json.dumps(archive.namelist()))`, file));
     assert.match(await visit(source), /404|ERR_HTTP_RESPONSE_CODE_FAILURE/, 'an address outlived its page');
   },
 
+  // From a file, as from a stick.
   async exported({ visitor, page, plan }) {
-    for (const [name, needsFile, needsKey] of plan.exports) {
-      await visitor.open(`file://${path.join(plan.work, name)}`);
-      if (needsKey) {
-        await visitor.title('The key is missing');
-        await page.fill('#field', plan.links.text.fragment);
+    for (const { page: name, title, sha256: wanted, key, beside, password, identity } of plan.exports) {
+      const file = path.join(plan.work, name);
+      await visitor.open(`file://${file}`);
+      if (key) {
+        await visitor.title('The key is needed');
+        await visitor.look('export-key');
+        await page.fill('#field', plan.links.folder.fragment);
+        await click(page, 'Open');
+        await visitor.problem(/does not open what is here/);
+        await page.fill('#field', key);
         await click(page, 'Open');
       }
-      if (needsFile) {
+      if (beside) {
         await visitor.title('Choose the file');
         await visitor.look('export-choose');
-        await page.setInputFiles('#field', path.join(plan.work, 'large.hushbox'));
+        await page.setInputFiles('#field', path.join(plan.work, 'other.hushbox'));
         await click(page, 'Open');
         await visitor.problem(/damaged|not the file/);
-        await page.setInputFiles('#field', path.join(plan.work, 'text.hushbox'));
+        await page.setInputFiles('#field', beside);
         await click(page, 'Open');
       }
-      await visitor.title('Grüße.txt');
-      await page.waitForSelector('#preview pre');
-      const download = await visitor.download();
-      assert.equal(fs.readFileSync(await save(download, plan, 'exported'), 'utf8'), plan.links.text.content);
+      if (password) {
+        await visitor.title('A password is needed');
+        await page.fill('#field', 'no');
+        await click(page, 'Open');
+        await visitor.problem(/not the password/);
+        await page.fill('#field', password);
+        await click(page, 'Open');
+      }
+      if (identity) {
+        await visitor.title('This is for one person');
+        await page.fill('#field', identity);
+        await click(page, 'Open');
+      }
+      await visitor.title(title);
       await visitor.look(`export-${name}`.replace('.html', ''));
+      const saved = await save(await visitor.download(), plan, 'exported');
+      assert.equal(await hashFile(saved), wanted);
+      // The key is in the page only where that was asked for.
+      if (key) assert.ok(!fs.readFileSync(file, 'latin1').includes(key.split('.')[1]));
     }
+  },
+
+  // Last, as it has to end first.
+  async expired({ visitor, plan, url }) {
+    const left = plan.links.expired.over * 1000 - Date.now();
+    if (left > 0) await new Promise((done) => { setTimeout(done, left); });
+    await visitor.open(url('expired'));
+    await visitor.problem(/has expired/);
+    await visitor.look('expired');
   },
 };

@@ -1,13 +1,20 @@
-// A wire between browser and gateway that keeps every byte, and can be cut. What the browser sends by itself, from
-// workers or service workers too, goes through here, whatever the tools of the browser show.
+// A wire between browser and gateway that keeps every byte that the browser sends, looks through every byte that it
+// gets, and can be cut and held. What the browser sends by itself, from workers or service workers too, goes through
+// here, whatever the tools of the browser show.
 import net from 'node:net';
 
 export class Wire {
-  constructor(port) {
+  /** `needles` are bytes that may not come from the gateway. */
+  constructor(port, needles) {
     this.port = port;
+    this.needles = needles;
+    this.longest = Math.max(...needles.map((needle) => needle.length));
+    this.found = [];
     this.sent = [];
     this.open = new Set();
     this.cutAfter = null;
+    this.holdAfter = null;
+    this.held = null;
     this.refusing = false;
     this.received = 0;
   }
@@ -35,12 +42,23 @@ export class Wire {
       this.sent.push(bytes);
       gateway.write(bytes);
     });
-    gateway.on('data', (bytes) => {
+    let tail = Buffer.alloc(0);
+    gateway.on('data', async (bytes) => {
       this.received += bytes.length;
+      // What lies across two pieces is found as well.
+      const seen = Buffer.concat([tail, bytes]);
+      this.found.push(...this.needles.filter((needle) => seen.includes(needle)));
+      tail = seen.subarray(Math.max(0, seen.length - this.longest + 1));
       if (this.cutAfter !== null && this.received >= this.cutAfter) {
         this.cutAfter = null;
         end();
         return;
+      }
+      if (this.holdAfter !== null && this.received >= this.holdAfter) {
+        gateway.pause();
+        this.isHolding();
+        await this.held;
+        gateway.resume();
       }
       if (!browser.write(bytes)) {
         gateway.pause();
@@ -51,6 +69,19 @@ export class Wire {
       side.on('error', end);
       side.on('close', end);
     }
+  }
+
+  /** After so many bytes nothing more comes through, until `letGo`. Resolves when it has come to that. */
+  hold(after) {
+    this.received = 0;
+    this.holdAfter = after;
+    this.held = new Promise((done) => { this.release = done; });
+    return new Promise((done) => { this.isHolding = done; });
+  }
+
+  letGo() {
+    this.holdAfter = null;
+    this.release();
   }
 
   cutAll() {

@@ -159,6 +159,33 @@ fn a_link_is_fetched_from_a_gateway_that_learns_no_secret_and_is_not_trusted() {
 }
 
 #[test]
+fn no_block_of_small_files_is_asked_for_twice() {
+    let owner = Owner::new();
+    owner.files.mkdir("many").unwrap();
+    for number in 0..2_000 {
+        owner.files.write(&format!("many/{number:05}"), &noise(number, 1_000)).unwrap();
+    }
+    let shared = owner.share("many");
+    let gateway = Gateway::start(owner.memory.clone());
+    let mut fetcher = owner.fetcher();
+    fetcher.source = Arc::new(GatewaySource::new(&gateway.address).unwrap());
+    fetcher.get(&shared.url).unwrap();
+    assert!((0..2_000).all(|number| fetcher.read(&format!("many/{number:05}")) == noise(number, 1_000)));
+    let requests = gateway.requests.lock().unwrap().clone();
+    let mut blocks: Vec<u64> = Vec::new();
+    for range in requests.iter().filter_map(|request| request.split_once("range: bytes=")) {
+        let (start, last) = range.1.lines().next().and_then(|range| range.split_once('-')).unwrap();
+        blocks.extend(start.parse::<u64>().unwrap() / BLOCK..=last.parse::<u64>().unwrap() / BLOCK);
+    }
+    let all = blocks.len();
+    blocks.sort_unstable();
+    blocks.dedup();
+    assert!(blocks.len() > 8, "{blocks:?}");
+    // The index lies behind the files and is read beside them, which may cost one or two.
+    assert!(all <= blocks.len() + 2, "{all} for {blocks:?}");
+}
+
+#[test]
 fn a_link_that_is_taken_back_during_the_fetch_says_so() {
     let owner = Owner::new();
     owner.files.write("file", &noise(1, 40 << 20)).unwrap();

@@ -53,6 +53,47 @@ fn a_live_link_follows_its_folder_and_sends_what_changed_only() {
     drop(follower);
 }
 
+/// Changes something, and waits until that is published.
+fn change(owner: &Owner, path: &str, bytes: &[u8]) {
+    let before = version(owner);
+    owner.files.write(path, bytes).unwrap();
+    eventually("published", || version(owner) > before);
+}
+
+#[test]
+fn a_live_link_that_changes_for_ever_does_not_grow_for_ever() {
+    let mut owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    let shared = live(&owner, "f");
+    let fast = FollowOptions { quiet: Duration::from_millis(10), ..options() };
+    let mut follower = Follower::start(owner.sharing.clone(), fast).unwrap();
+    // Of each round's pack one chunk stays.
+    for round in 0..14 {
+        owner.files.write(&format!("f/kept {round}"), &noise(100 + round, 1 << 20)).unwrap();
+        change(&owner, "f/scratch", &noise(round, 8 << 20));
+        if round == 9 {
+            drop(follower);
+            owner.restart();
+            follower = Follower::start(owner.sharing.clone(), fast).unwrap();
+        }
+    }
+    let used = (14 + 8) << 20;
+    eventually("it shrinks", || owner.bytes_of(shared.id) < (2 * used + (16 << 20)) * 9 / 8);
+    // And many small changes are not many small packs.
+    for round in 0..40u8 {
+        change(&owner, &format!("f/small {round}"), &[round; 100]);
+    }
+    eventually("they are merged", || owner.objects(shared.id).1.len() < 40);
+    drop(follower);
+    let fetcher = owner.fetcher();
+    fetcher.get(&shared.url).unwrap();
+    assert_eq!(fetcher.read("f/scratch"), noise(13, 8 << 20));
+    for round in 0..14 {
+        assert_eq!(fetcher.read(&format!("f/kept {round}")), noise(100 + round, 1 << 20));
+    }
+    assert!((0..40u8).all(|round| fetcher.read(&format!("f/small {round}")) == [round; 100]));
+}
+
 #[test]
 fn what_changed_while_nobody_followed_is_published_at_the_start() {
     let mut owner = Owner::new();

@@ -154,6 +154,43 @@ fn a_daemon_that_is_killed_while_it_publishes_goes_on_after() {
     drive.umount();
 }
 
+#[test]
+fn a_get_and_an_import_that_are_killed_go_on_after() {
+    let mut drive = TestDrive::local();
+    mount(&mut drive);
+    let file = drive.mount_point().join("big");
+    fs::write(&file, noise(1, 200 << 20)).expect("a file");
+    let (link, outside) = (share(&drive, &file, &[]), scratch());
+    let into = drive.mount_point().join("imported");
+    fs::create_dir(&into).expect("a folder");
+    let (store, to, into_text) = (drive.url.clone(), path(outside.path()).to_owned(), path(&into).to_owned());
+    for (folder, command) in [
+        (outside.path(), ["get", &link, "--store", &store, "-o", &to]),
+        (&into, ["import", &link, "--store", &store, "--", &into_text]),
+    ] {
+        let mut fetching = drive.command(&command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hushfs");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while blocks_below(folder) < (16 << 20) / 512 {
+            assert!(Instant::now() < deadline, "nothing was fetched");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        fetching.kill().expect("kill");
+        fetching.wait().expect("ended");
+        assert!(!folder.join("big").exists(), "it ended before it could be killed");
+        succeed(&drive.run(&command));
+        assert!(fs::read(folder.join("big")).expect("fetched") == noise(1, 200 << 20));
+        assert_eq!(names(folder), ["big"]);
+    }
+    drive.umount();
+}
+
+/// Of 512 bytes, that are written.
+fn blocks_below(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = fs::read_dir(folder).expect("a folder");
+    entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.blocks())).sum()
+}
+
 fn packs(share_dir: &Path) -> Vec<PathBuf> {
     let Ok(links) = fs::read_dir(share_dir) else { return vec![] };
     let packs = links.filter_map(|link| fs::read_dir(link.ok()?.path().join("pk")).ok()).flatten();
@@ -234,6 +271,78 @@ fn a_live_link_follows_a_mounted_folder() {
         std::thread::sleep(Duration::from_millis(500));
     }
     drive.umount();
+}
+
+#[test]
+fn a_page_is_exported_and_nothing_is_published() {
+    let mut drive = TestDrive::local();
+    mount(&mut drive);
+    let (outside, folder) = (scratch(), drive.mount_point().join("folder"));
+    fs::create_dir(&folder).expect("a folder");
+    fs::write(folder.join("small"), b"content of the small one").expect("a file");
+    fs::write(folder.join("big"), noise(1, 20 << 20)).expect("a file");
+    let page = |name: &str| outside.path().join(name);
+    let export =
+        |what: &str, to: &Path, more: &[&str]| drive.run(&[&["share", "export", what, path(to)], more].concat());
+
+    // Small: all of it in the page, and the key on standard output alone.
+    let small = folder.join("small");
+    let key = succeed(&export(path(&small), &page("small.html"), &[]));
+    let (id, secret) = key.split_once("#1.").expect("a key");
+    let html = fs::read_to_string(page("small.html")).expect("a page");
+    assert!(html.contains(id) && html.contains("\"box\":\"") && !html.contains(secret));
+    succeed(&export(path(&small), &page("open.html"), &["--with-key"]));
+    assert!(fs::read_to_string(page("open.html")).expect("a page").contains("\"fragment\":\"1."));
+    // Large: in a file beside it, which opens with the key and holds what was shared.
+    let key = succeed(&export(path(&folder), &page("folder.html"), &["--expires", "1h", "--name", "Other"]));
+    let boxed = fs::read(page("folder.hushbox")).expect("a box");
+    let unpacked = outside.path().join("unpacked");
+    unpack(&boxed, &key, &unpacked);
+    succeed(&drive.run(&["get", &key, "--store", path(&unpacked), "-o", path(outside.path())]));
+    same_by_rsync(&folder, &outside.path().join("Other"));
+    // Of a link that is published, its objects as they are.
+    let link = share(&drive, &small, &[]);
+    succeed(&export(&link, &page("link.html"), &["--store", &drive.url]));
+    let published = link.split_once('#').expect("a fragment").0;
+    assert!(fs::read_to_string(page("link.html")).expect("a page").contains(published));
+    assert_eq!(names(&drive.store_dir().join("share")), [published]);
+    let at = path(&drive.mount_point()).to_owned();
+    let listed = succeed(&drive.run(&["share", "ls", &at, "--json"]));
+    assert_eq!(listed.matches("\"id\"").count(), 1, "an exported page is a link of the volume: {listed}");
+
+    // What is there stays, and what is wrong leaves nothing.
+    let before = names(outside.path());
+    assert_eq!(code(&export(path(&small), &page("small.html"), &[])), Some(1));
+    assert_eq!(code(&export(path(&small), &page("folder.html"), &[])), Some(1));
+    let cut = &link[..link.len() - 3];
+    for (what, more) in [
+        (cut, &["--store", &drive.url][..]),
+        (published, &["--store", &drive.url]),
+        (&link, &[]),
+        (&link, &["--store", &drive.url, "--expires", "1h"]),
+        (path(&small), &["--store", &drive.url]),
+        (path(&small), &["--with-key", "--recipient", RECIPIENT]),
+        (path(outside.path()), &[]),
+        ("nothing/there", &[]),
+        ("https://example.org/s/nothing", &[]),
+    ] {
+        let output = export(what, &page("wrong.html"), more);
+        assert_eq!(code(&output), Some(2), "{what} {more:?}: {}", text(&output));
+    }
+    assert_eq!(code(&export(path(&small), &page("no/folder.html"), &[])), Some(1));
+    assert_eq!(names(outside.path()), before);
+    drive.umount();
+}
+
+/// As a store has them.
+fn unpack(boxed: &[u8], key: &str, store: &Path) {
+    let found = hushfs::format::decode_box(boxed).expect("a box");
+    let link = store.join("share").join(key.split_once('#').expect("a fragment").0);
+    fs::create_dir_all(link.join("pk")).expect("a folder");
+    fs::write(link.join(format!("{:020}", 1)), found.record).expect("a record");
+    for (number, pack) in found.packs {
+        fs::write(link.join(format!("pk/{number:020}")), pack).expect("a pack");
+    }
 }
 
 #[test]

@@ -64,6 +64,65 @@ pub fn tone(seconds: u32) -> Vec<u8> {
     out
 }
 
+/// A grey picture of 16 x 16 pixels in VP8, which needs no other.
+const FRAME: [u8; 22] =
+    [0x30, 0x01, 0x00, 0x9d, 0x01, 0x2a, 16, 0, 16, 0, 0x0e, 0xc0, 0xfe, 0x25, 0xa4, 0x00, 0x03, 0x70, 0, 0, 0, 0];
+
+/// WebM of so many pictures, half a second each, with so many bytes between one and the next that mean nothing.
+pub fn film(frames: u32, padding: usize) -> Vec<u8> {
+    let head = element(
+        0x1a45_dfa3,
+        &[
+            number(0x4286, 1),
+            number(0x42f7, 1),
+            number(0x42f2, 4),
+            number(0x42f3, 8),
+            element(0x4282, b"webm"),
+            number(0x4287, 2),
+            number(0x4285, 2),
+        ]
+        .concat(),
+    );
+    let duration = element(0x4489, &(f64::from(frames) * 500.0).to_be_bytes());
+    let apps = [element(0x4d80, b"tests"), element(0x5741, b"tests")].concat();
+    let info = element(0x1549_a966, &[number(0x2a_d7b1, 1_000_000), duration, apps].concat());
+    let size = element(0xe0, &[number(0xb0, 16), number(0xba, 16)].concat());
+    let track = [number(0xd7, 1), number(0x73c5, 1), number(0x83, 1), element(0x86, b"V_VP8"), size].concat();
+    let tracks = element(0x1654_ae6b, &element(0xae, &track));
+    let noise = noise(padding);
+    let clusters: Vec<_> = (0..frames)
+        .map(|frame| {
+            let block = element(0xa3, &[&[0x81, 0, 0, 0x80][..], &FRAME].concat());
+            element(0x1f43_b675, &[number(0xe7, frame * 500), block, element(0xec, &noise)].concat())
+        })
+        .collect();
+    // Where each picture is, from the segment's start; all numbers have four bytes, so its length is known before.
+    let cues = |first: usize| {
+        let mut at = first;
+        let points = clusters.iter().zip(0u32..).flat_map(|(cluster, frame)| {
+            let place = element(0xb7, &[number(0xf7, 1), number(0xf1, at as u32)].concat());
+            at += cluster.len();
+            element(0xbb, &[number(0xb3, frame * 500), place].concat())
+        });
+        element(0x1c53_bb6b, &points.collect::<Vec<_>>())
+    };
+    let before = info.len() + tracks.len();
+    let cues = cues(before + cues(0).len());
+    let segment = element(0x1853_8067, &[info, tracks, cues, clusters.concat()].concat());
+    [head, segment].concat()
+}
+
+/// An element of EBML, its length in eight bytes.
+fn element(id: u32, body: &[u8]) -> Vec<u8> {
+    let id = id.to_be_bytes();
+    let start = id.iter().position(|byte| *byte != 0).unwrap_or(3);
+    [&id[start..], &(1 << 56 | body.len() as u64).to_be_bytes(), body].concat()
+}
+
+fn number(id: u32, value: u32) -> Vec<u8> {
+    element(id, &value.to_be_bytes())
+}
+
 /// One page with a line of text.
 pub fn pdf() -> Vec<u8> {
     let text = "BT /F1 24 Tf 40 120 Td (A paper that was shared) Tj ET";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::base::Timestamp;
-use crate::cli::args::{DeviceArgs, StoreArgs};
+use crate::cli::args::{DeviceArgs, ReachArgs};
 use crate::cli::password::UnlockArgs;
 
 pub const HOST_VARIABLE: &str = "HUSHFS_LINK_HOST";
@@ -25,37 +25,8 @@ pub enum ShareCommand {
     Show(IdArgs),
     /// Take a link back: its content is deleted from the store
     Revoke(IdArgs),
-    /// Write a link as a page that opens without any server, from a stick for instance
+    /// Write a file or folder as a page that opens without any server, from a stick for instance
     Export(ExportArgs),
-}
-
-/// How to reach a store.
-#[derive(Clone, Debug, Default, Args)]
-pub struct ReachArgs {
-    /// An S3 server that is not Amazon's, such as http://127.0.0.1:8000
-    #[arg(long, value_name = "URL")]
-    pub endpoint_url: Option<String>,
-    /// The bucket's region
-    #[arg(long)]
-    pub region: Option<String>,
-    /// The profile in ~/.aws to take credentials and region from
-    #[arg(long)]
-    pub profile: Option<String>,
-    /// Use the credentials that a cloud gives its own machines
-    #[arg(long)]
-    pub instance_credentials: bool,
-}
-
-impl ReachArgs {
-    pub fn store(&self, url: &str) -> StoreArgs {
-        StoreArgs {
-            url: url.into(),
-            endpoint_url: self.endpoint_url.clone(),
-            region: self.region.clone(),
-            profile: self.profile.clone(),
-            instance_credentials: self.instance_credentials,
-        }
-    }
 }
 
 /// For a volume that is not mounted; a mounted one needs none of it.
@@ -77,20 +48,9 @@ pub struct HostArgs {
     pub host: Option<String>,
 }
 
+/// What is to be in a link, and who opens it.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-EXAMPLE
-  hushfs share create ~/drive/photos/2024 --expires 7d --host https://share.example.org
-  hushfs share create ~/drive/report.pdf --password --name 'Report.pdf'
-  hushfs share create ~/drive/project --live --recipient age1...
-  hushfs share create s3://my-bucket/drive --path photos/2024
-
-The link is a copy: later changes are not in it, unless it is --live. Whoever has the link can read it, and nothing \
-else. Interrupted, the same command goes on where it stopped.")]
-pub struct CreateArgs {
-    /// A file or folder of a mounted drive; or a volume's URL, with --path
-    #[arg(value_name = "PATH|URL")]
-    pub place: String,
+pub struct CopyArgs {
     /// The file or folder inside the volume, which does not have to be mounted
     #[arg(long, value_name = "PATH")]
     pub path: Option<PathBuf>,
@@ -109,12 +69,30 @@ pub struct CreateArgs {
     /// What the copy is called; without it what it is called now
     #[arg(long, value_name = "TEXT")]
     pub name: Option<String>,
-    /// Follow the folder: publish it again after changes, while the drive is mounted
-    #[arg(long)]
-    pub live: bool,
     /// Only this age key opens the link; the link itself holds no secret then
     #[arg(long, value_name = "age1...")]
     pub recipient: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLE
+  hushfs share create ~/drive/photos/2024 --expires 7d --host https://share.example.org
+  hushfs share create ~/drive/report.pdf --password --name 'Report.pdf'
+  hushfs share create ~/drive/project --live --recipient age1...
+  hushfs share create s3://my-bucket/drive --path photos/2024
+
+The link is a copy: later changes are not in it, unless it is --live. Whoever has the link can read it, and nothing \
+else. Interrupted, the same command goes on where it stopped.")]
+pub struct CreateArgs {
+    /// A file or folder of a mounted drive; or a volume's URL, with --path
+    #[arg(value_name = "PATH|URL")]
+    pub place: String,
+    #[command(flatten)]
+    pub copy: CopyArgs,
+    /// Follow the folder: publish it again after changes, while the drive is mounted
+    #[arg(long)]
+    pub live: bool,
     #[command(flatten)]
     pub host: HostArgs,
     /// For programs: an object
@@ -169,27 +147,31 @@ pub struct IdArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXAMPLE
+  hushfs share export ~/drive/report.pdf report.html
+  hushfs share export ~/drive/photos photos.html --password --with-key
   hushfs share export '3f0c8a…#1.kq…' report.html --store s3://my-bucket/drive
-  hushfs share export '3f0c8a…#1.kq…' report.html --store s3://my-bucket/drive --with-key
 
-What the link shares goes into the page while it is small, else into a file .hushbox beside it, which the page asks for. \
-The page asks for the link too, unless the key is in it; a link's password is asked for in any case. It can be taken back \
-no more, but it ends when the link expires.")]
+Nothing is published: the page is the only copy, and can be taken back no more. What it shares is in the page while it \
+is small, else in a file .hushbox beside it, which the page asks for. The page asks for its key too, which this command \
+prints and nothing keeps, unless the key is in it; a password is asked for in any case. With --expires it opens no more \
+after that, by a clock that its holder sets.")]
 pub struct ExportArgs {
-    /// The link, all of it; quote it, as shells have other uses for '#'
-    #[arg(value_name = "LINK")]
-    pub link: String,
+    /// A file or folder of a mounted drive; or a volume's URL, with --path; or a link that is published, with --store
+    #[arg(value_name = "PATH|URL|LINK")]
+    pub what: String,
     /// The page; it must not be there yet
     #[arg(value_name = "FILE.html")]
     pub file: PathBuf,
-    /// The volume's URL, where the link's objects are
-    #[arg(long, value_name = "URL")]
-    pub store: String,
     #[command(flatten)]
-    pub reach: ReachArgs,
+    pub copy: CopyArgs,
     /// Put the key into the page, so that it opens by itself
-    #[arg(long)]
+    #[arg(long, conflicts_with = "recipient")]
     pub with_key: bool,
+    /// The URL of the volume whose link it is
+    #[arg(long, value_name = "URL", conflicts_with_all = ["path", "expires", "password", "link_password_file", "link_password_command", "name", "recipient"])]
+    pub store: Option<String>,
+    #[command(flatten)]
+    pub unmounted: UnmountedArgs,
 }
 
 /// From where, and by what a link is opened.

@@ -30,6 +30,9 @@ pub fn import(args: &ImportArgs) -> Outcome {
     let existing = if args.path.exists() { args.path.as_path() } else { args.path.parent().unwrap_or(&args.path) };
     let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
     if mounted_path(existing)?.is_none() {
+        if !existing.exists() {
+            return Err(Failure::usage(format!("{} is not there", existing.display())));
+        }
         return Err(Failure::usage(format!(
             "{} is in no mounted drive; to fetch a link to anywhere else: hushfs get",
             args.path.display()
@@ -69,7 +72,7 @@ fn run(from: &FromArgs, output: Option<&Path>) -> Outcome {
 fn source(from: &FromArgs, link: &LinkUrl) -> Outcome<Arc<dyn LinkSource>> {
     match (&from.store, &link.host) {
         (Some(url), _) => {
-            let store = drive::store(&from.reach.store(url).absolute()?)?;
+            let store = drive::store(&from.reach.store(url)?)?;
             Ok(Arc::new(BucketSource::new(store)))
         }
         (None, Some(host)) => Ok(Arc::new(GatewaySource::new(host).map_err(get_failure)?)),

@@ -1,46 +1,45 @@
 //! Does what is asked about links, in the process that has the volume open.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::args::after;
-use super::protocol::{Link, ShareEvent, ShareRequest, parse_id};
+use super::protocol::{CopyRequest, Link, ShareEvent, ShareRequest, parse_id};
 use crate::base::{Clock, Name, SystemClock};
+use crate::cli::drive;
 use crate::cli::exit::{Code, Failure, OrExit, Outcome};
 use crate::crypto::parse_recipient;
 use crate::format::link::LinkError;
 use crate::share::get::GetError;
-use crate::share::{Request, ShareError, Sharing};
+use crate::share::{Progress, Request, ShareError, Sharing};
+use crate::store::StoreErrorKind;
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Blocks. `emit` answers false when nobody listens any more, which interrupts the work.
 pub fn perform(sharing: &Sharing, request: ShareRequest, emit: &mut dyn FnMut(ShareEvent) -> bool) -> Outcome {
     match request {
-        ShareRequest::Create { path, name, expires_seconds, password, recipient, live } => {
-            let request = Request {
-                path,
-                title: name
-                    .map(|name| Name::parse(name.as_bytes()))
-                    .transpose()
-                    .map_err(ShareError::Title)
-                    .map_err(share_failure)?,
-                expiry: expires_seconds.map(|seconds| after(SystemClock.now(), seconds)),
-                password: password.map(super::Passphrase::take),
-                recipient: recipient.map(|text| parse_recipient(&text)).transpose().or_exit(Code::Usage)?,
-                live,
-            };
-            let mut told = Instant::now();
-            let shared = sharing.create(request, &mut |progress| {
-                let due = told.elapsed() >= PROGRESS_INTERVAL;
-                if due {
-                    told = Instant::now();
-                }
-                !due || emit(ShareEvent::Progress(*progress))
-            });
-            let shared = shared.map_err(share_failure)?;
+        ShareRequest::Create { copy, live } => {
+            let request = Request { live, ..request_of(copy)? };
+            let shared = sharing.create(request, &mut progress_to(emit)).map_err(share_failure)?;
             let (info, _) = sharing.show(shared.id).map_err(share_failure)?;
             let link = Box::new(Link::new(&info, Some(&shared.url)));
             emit(ShareEvent::Created { link, left_out: shared.left_out, sent_bytes: shared.sent_bytes });
+        }
+        ShareRequest::Export { copy, folder } => {
+            let store = drive::folder_store(Path::new(OsStr::from_bytes(&folder)))?;
+            let shared =
+                sharing.export(request_of(copy)?, store, &mut progress_to(emit)).map_err(|error| match error {
+                    // Not of the volume's store: of the folder, which is the user's own disk.
+                    ShareError::Store(error) if error.kind == StoreErrorKind::Full => {
+                        Failure::new(Code::Other, "there is no room on this disk for what the page is to hold")
+                    }
+                    ShareError::Store(error) => Failure::new(Code::Other, error),
+                    error => share_failure(error),
+                })?;
+            emit(ShareEvent::Exported { link: shared.url.text().to_string(), left_out: shared.left_out });
         }
         ShareRequest::List => {
             let links = sharing.list().map_err(share_failure)?;
@@ -53,6 +52,31 @@ pub fn perform(sharing: &Sharing, request: ShareRequest, emit: &mut dyn FnMut(Sh
         ShareRequest::Revoke { id } => sharing.revoke(parse_id(&id)?).map_err(share_failure)?,
     }
     Ok(())
+}
+
+fn request_of(copy: CopyRequest) -> Outcome<Request> {
+    let CopyRequest { path, name, expires_seconds, password, recipient } = copy;
+    let title = name.map(|name| Name::parse(name.as_bytes())).transpose();
+    Ok(Request {
+        path,
+        title: title.map_err(ShareError::Title).map_err(share_failure)?,
+        expiry: expires_seconds.map(|seconds| after(SystemClock.now(), seconds)),
+        password: password.map(super::Passphrase::take),
+        recipient: recipient.map(|text| parse_recipient(&text)).transpose().or_exit(Code::Usage)?,
+        live: false,
+    })
+}
+
+/// Now and then.
+fn progress_to(emit: &mut dyn FnMut(ShareEvent) -> bool) -> impl FnMut(&Progress) -> bool {
+    let mut told = Instant::now();
+    move |progress| {
+        let due = told.elapsed() >= PROGRESS_INTERVAL;
+        if due {
+            told = Instant::now();
+        }
+        !due || emit(ShareEvent::Progress(*progress))
+    }
 }
 
 pub(super) fn share_failure(error: ShareError) -> Failure {

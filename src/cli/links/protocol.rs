@@ -14,14 +14,16 @@ use crate::share::{LinkInfo, LinkState, Progress};
 pub enum ShareRequest {
     /// Answered by `Progress` until `Created`.
     Create {
-        /// In the volume, from its root.
-        path: Vec<u8>,
-        name: Option<String>,
-        /// From now on.
-        expires_seconds: Option<u64>,
-        password: Option<Passphrase>,
-        recipient: Option<String>,
+        #[serde(flatten)]
+        copy: CopyRequest,
         live: bool,
+    },
+    /// Answered by `Progress` until `Exported`.
+    Export {
+        #[serde(flatten)]
+        copy: CopyRequest,
+        /// Of this machine, absolute and empty: where the link's objects go, as into a store.
+        folder: Vec<u8>,
     },
     List,
     Show {
@@ -30,6 +32,18 @@ pub enum ShareRequest {
     Revoke {
         id: String,
     },
+}
+
+/// What is to be in a link, and who opens it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyRequest {
+    /// In the volume, from its root.
+    pub path: Vec<u8>,
+    pub name: Option<String>,
+    /// From now on.
+    pub expires_seconds: Option<u64>,
+    pub password: Option<Passphrase>,
+    pub recipient: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +55,11 @@ pub enum ShareEvent {
         link: Box<Link>,
         left_out: u64,
         sent_bytes: u64,
+    },
+    /// All of the link, which nothing else has.
+    Exported {
+        link: String,
+        left_out: u64,
     },
     Links {
         links: Vec<Link>,
@@ -156,15 +175,20 @@ mod tests {
 
     #[test]
     fn requests_come_back_from_the_socket_and_show_no_password() {
-        let create = ShareRequest::Create {
+        let copy = CopyRequest {
             path: b"a/\xff".to_vec(),
             name: Some("b".into()),
             expires_seconds: Some(5),
             password: Some(Passphrase::new(b"correct horse")),
             recipient: None,
-            live: true,
         };
-        for request in [create, ShareRequest::List, ShareRequest::Show { id: "0".into() }] {
+        let export = ShareRequest::Export { copy: copy.clone(), folder: b"/\xff".to_vec() };
+        for request in [
+            ShareRequest::Create { copy, live: true },
+            export,
+            ShareRequest::List,
+            ShareRequest::Show { id: "0".into() },
+        ] {
             let request = Request::Share { request };
             let line = serde_json::to_string(&request).unwrap();
             assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);

@@ -47,7 +47,7 @@ impl<'a> Reach<'a> {
         {
             return Ok(Self::Mounted(mountpoint));
         }
-        Ok(Self::Volume { url: args.reach.store(place).absolute()?.url, args })
+        Ok(Self::Volume { url: args.reach.store(place)?.url, args })
     }
 
     /// All that this user has mounted.
@@ -94,7 +94,7 @@ impl<'a> Reach<'a> {
     ) -> Outcome {
         let folders = Folders::of_this_user()?;
         let options = OpenOptions {
-            store: args.reach.store(url).absolute()?,
+            store: args.reach.store(url)?,
             secret: args.unlock.secret()?,
             trust: Trust::Secret,
             state: std::path::absolute(args.device.state_dir.as_deref().unwrap_or(&folders.state))?,

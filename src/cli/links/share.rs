@@ -3,11 +3,10 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::args::{CreateArgs, HostArgs, IdArgs, LsArgs, ShareCommand};
-use super::protocol::{Link, Passphrase, ShareEvent, ShareRequest, parse_id};
+use super::args::{CopyArgs, CreateArgs, HostArgs, IdArgs, LsArgs, ShareCommand, UnmountedArgs};
+use super::protocol::{CopyRequest, Link, Passphrase, ShareEvent, ShareRequest, parse_id};
 use super::reach::{Reach, mounted_path, that_has};
 use super::show::{Bar, details, table};
-use crate::base::ByteSize;
 use crate::cli::commands::{interruptions, say};
 use crate::cli::exit::Code;
 use crate::cli::exit::{Failure, OrExit, Outcome};
@@ -28,15 +27,40 @@ pub fn share(command: ShareCommand) -> Outcome {
 
 fn create(args: &CreateArgs) -> Outcome {
     let host = host(&args.host)?;
+    let (place, copy) = wanted(&args.place, &args.copy, &args.unmounted)?;
+    let interrupted = interruptions()?;
+    let bar = Bar::new("sharing".into());
+    let mut created = None;
+    let outcome = place.ask(
+        ShareRequest::Create { copy, live: args.live },
+        &mut |event| match event {
+            ShareEvent::Progress(progress) => bar.sharing(&progress),
+            ShareEvent::Created { link, left_out, .. } => created = Some((link, left_out)),
+            ShareEvent::Exported { .. } | ShareEvent::Links { .. } | ShareEvent::Shown { .. } => {}
+        },
+        &*interrupted,
+    );
+    bar.end();
+    outcome?;
+    let (link, left_out) = created.ok_or_else(went_away)?;
+    warn_of(left_out);
+    print_link(link.with_host(host.as_deref()), args.json)
+}
+
+/// Where it is asked for, and what.
+pub(super) fn wanted<'a>(
+    given: &str,
+    args: &CopyArgs,
+    unmounted: &'a UnmountedArgs,
+) -> Outcome<(Reach<'a>, CopyRequest)> {
     let (place, path) = match &args.path {
-        Some(path) => (Reach::place(&args.place, &args.unmounted)?, path.as_os_str().as_bytes().to_vec()),
+        Some(path) => (Reach::place(given, unmounted)?, path.as_os_str().as_bytes().to_vec()),
         None => {
-            let path = Path::new(&args.place);
+            let path = Path::new(given);
             let Some((mountpoint, inside)) = mounted_path(path)? else {
                 let what = if path.exists() { "is in no mounted drive" } else { "is not there" };
                 return Err(Failure::usage(format!(
-                    "{} {what}; to share from a volume that is not mounted: hushfs share create URL --path PATH",
-                    args.place
+                    "{given} {what}; of a volume that is not mounted, give the URL and --path PATH"
                 )));
             };
             (Reach::Mounted(mountpoint), inside.as_os_str().as_bytes().to_vec())
@@ -52,45 +76,24 @@ fn create(args: &CreateArgs) -> Outcome {
     if let Some(recipient) = &args.recipient {
         parse_recipient(recipient).or_exit(Code::Usage)?;
     }
-    let request = ShareRequest::Create {
-        path,
-        name,
-        expires_seconds: args.expires,
-        password: link_password(args)?,
-        recipient: args.recipient.clone(),
-        live: args.live,
-    };
-    let interrupted = interruptions()?;
-    let bar = Bar::new("sharing".into());
-    let mut created = None;
-    let outcome = place.ask(
-        request,
-        &mut |event| match event {
-            ShareEvent::Progress(progress) => bar.show(
-                (progress.files, progress.files_total),
-                (progress.bytes, progress.bytes_total),
-                &format!("{} sent", ByteSize(progress.sent_bytes)),
-            ),
-            ShareEvent::Created { link, left_out, .. } => created = Some((link, left_out)),
-            ShareEvent::Links { .. } | ShareEvent::Shown { .. } => {}
-        },
-        &*interrupted,
-    );
-    bar.end();
-    outcome?;
-    let Some((link, left_out)) = created else {
-        return Err(Failure::new(Code::Other, "the daemon went away before it was done; see its log"));
-    };
+    let recipient = args.recipient.clone();
+    Ok((place, CopyRequest { path, name, expires_seconds: args.expires, password: link_password(args)?, recipient }))
+}
+
+pub(super) fn went_away() -> Failure {
+    Failure::new(Code::Other, "the daemon went away before it was done; see its log")
+}
+
+pub(super) fn warn_of(left_out: u64) {
     if left_out > 0 {
         eprintln!(
             "hushfs: {} not in the link: only files, folders and symlinks are",
             counted(left_out, "special file")
         );
     }
-    print_link(link.with_host(host.as_deref()), args.json)
 }
 
-fn link_password(args: &CreateArgs) -> Outcome<Option<Passphrase>> {
+fn link_password(args: &CopyArgs) -> Outcome<Option<Passphrase>> {
     let from = PasswordArgs {
         password_file: args.link_password_file.clone(),
         password_command: args.link_password_command.clone(),

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::protocol::Link;
 use crate::base::ByteSize;
 use crate::cli::status::counted;
-use crate::share::LinkState;
+use crate::share::{LinkState, Progress};
 
 pub(super) fn table(links: &[Link]) -> String {
     if links.is_empty() {
@@ -81,6 +81,11 @@ impl Bar {
         self.0.set_length(bytes.1);
         self.0.set_position(bytes.0);
         self.0.set_message(format!("{} of {}, {more}", files.0, counted(files.1, "file")));
+    }
+
+    pub fn sharing(&self, progress: &Progress) {
+        let sent = format!("{} sent", ByteSize(progress.sent_bytes));
+        self.show((progress.files, progress.files_total), (progress.bytes, progress.bytes_total), &sent);
     }
 
     pub fn end(&self) {

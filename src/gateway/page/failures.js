@@ -3,13 +3,14 @@
 
 const MESSAGES = {
   'no-key': 'This address has no key in it. Paste the whole link as you got it, with everything behind the # sign.',
+  'key-needed': 'This page opens with its key, which came apart from it. Paste all of it.',
   'bad-link': 'This link is incomplete or of a newer version. Copy it again, with everything behind the # sign.',
-  'wrong-key': 'The key in this link does not open what is here. Copy the link again, whole.',
+  'wrong-key': 'This key does not open what is here. Copy the link, or the key, again and whole.',
   'not-found': 'There is nothing at this link. It may have been mistyped.',
   revoked: 'The owner has taken this link back. Ask them for a new one.',
   expired: 'This link has expired. Ask its owner for a new one.',
   changed: 'The owner has just changed what is shared. Open the link again to see it.',
-  damaged: 'What the server sent is damaged, or not what the owner published. Nothing of it was kept. Try again later, or ask the owner.',
+  damaged: 'What came is damaged, or not what the owner published. Nothing of it was kept. Try again later, or ask the owner.',
   'cut-off': 'The connection was cut off. Check it, then go on.',
   busy: 'The server has too much to do, or you have used up what one visitor may. Wait a little, then go on.',
   'password-needed': 'The owner protected this with a password.',

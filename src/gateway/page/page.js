@@ -14,9 +14,9 @@ function start(fragment) {
     given.id = idOfPage();
     if (!given.id) throw new Failure('not-found');
     client = new Client((kind) => notice(TRYING[kind]));
-    const secret = fragment || !exported?.secret ? fragment : `1.${exported.secret}`;
-    if (!secret) return askForLink(new Failure('no-key'));
-    given.secret = secretFrom(secret);
+    const key = fragment || exported?.fragment;
+    if (!key) return askForLink(new Failure(exported ? 'key-needed' : 'no-key'));
+    given.secret = secretFrom(key);
     return openWhenFileIsThere();
   } catch (error) {
     return failed(error);
@@ -52,7 +52,7 @@ async function open() {
 /** Asks for what is missing, or says what went wrong and offers what may help. */
 function failed(error) {
   const asks = {
-    'no-key': askForLink, 'bad-link': askForLink, 'wrong-key': askForLink,
+    'no-key': askForLink, 'key-needed': askForLink, 'bad-link': askForLink, 'wrong-key': askForLink,
     'password-needed': askForPassword, 'password-wrong': askForPassword, 'no-memory': askForPassword,
     'identity-needed': askForIdentity, 'identity-wrong': askForIdentity,
     'file-wrong': askForFile, 'file-unreadable': askForFile,
@@ -94,7 +94,8 @@ function ask(title, error, label, field, button, take) {
 
 function askForLink(error) {
   const field = element('input', { type: 'text', autocomplete: 'off', spellcheck: false });
-  ask('The key is missing', error, 'The whole link', field, 'Open', ({ value }) => {
+  const [title, label] = exported ? ['The key is needed', 'The key'] : ['The key is missing', 'The whole link'];
+  ask(title, error, label, field, 'Open', ({ value }) => {
     given.secret = secretFromPasted(value);
     openWhenFileIsThere();
   });

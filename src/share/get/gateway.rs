@@ -1,9 +1,15 @@
 //! A link behind a gateway. What it is asked for is the link's id, packs and blocks: never the secret.
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::Shared;
+use parking_lot::Mutex;
 use reqwest::header::{RANGE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
 use tokio::time::Instant;
@@ -15,15 +21,52 @@ use crate::store::{Backoff, Patience};
 
 /// How long a gateway may be away, or ask to wait, before it is an error.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The same while it has never answered: then its address may be wrong, and who waits is told soon.
+const PATIENCE_FIRST: Duration = Duration::from_secs(10);
 /// Without a single byte.
 const SILENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(15);
 const WHY_LEN_MAX: usize = 4096;
+/// How many answers' last blocks are kept.
+const LASTS: usize = 16;
+/// Who asks for more has one block twice rather than wait for what is on its way: large answers come side by side.
+const WAITS_LEN_MAX: u64 = 4 * BLOCK_LEN;
 
 pub struct GatewaySource {
     client: Client,
     /// `https://host`.
     host: String,
+    has_answered: AtomicBool,
+    lasts: Lasts,
+}
+
+/// A block of a pack, by its start.
+type Place = (LinkId, u64, u64);
+
+/// The last block of each of the latest answers, which may still be on their way: what is read next mostly begins in
+/// it, and with many small files most of what is asked for would be asked for twice.
+#[derive(Default)]
+struct Lasts(Mutex<VecDeque<(Place, Shared<oneshot::Receiver<Bytes>>)>>);
+
+impl Lasts {
+    /// None: it is not one of them, or did not come whole, or has not come yet and is not to be waited for.
+    async fn get(&self, place: Place, waits: bool) -> Option<Bytes> {
+        let block = self.0.lock().iter().find(|(kept, _)| *kept == place).map(|(_, block)| block.clone())?;
+        let block = if waits { block.await } else { block.now_or_never()? };
+        block.ok().filter(|block| block.len() as u64 == BLOCK_LEN)
+    }
+
+    /// To be told when it has come. Dropped untold, whoever waits asks for it themselves.
+    fn expect(&self, place: Place) -> oneshot::Sender<Bytes> {
+        let (told, block) = oneshot::channel();
+        let mut lasts = self.0.lock();
+        lasts.retain(|(kept, _)| *kept != place);
+        if lasts.len() == LASTS {
+            lasts.pop_front();
+        }
+        lasts.push_back((place, block.shared()));
+        told
+    }
 }
 
 impl GatewaySource {
@@ -35,7 +78,12 @@ impl GatewaySource {
             .user_agent(concat!("hushfs/", env!("CARGO_PKG_VERSION")))
             .build();
         let client = client.map_err(|error| GetError::Unreachable(plain(&error)))?;
-        Ok(Self { client, host: host.trim_end_matches('/').to_owned() })
+        Ok(Self {
+            client,
+            host: host.trim_end_matches('/').to_owned(),
+            has_answered: AtomicBool::new(false),
+            lasts: Lasts::default(),
+        })
     }
 
     /// Until it answers with success or something that waiting does not change. At most `len_max` bytes.
@@ -49,7 +97,8 @@ impl GatewaySource {
                 Err(Failed::Passing(error, pause)) => (error, pause),
             };
             let pause = pause.unwrap_or_else(|| backoff.pause());
-            if started.elapsed() + pause > PATIENCE {
+            let patience = if self.has_answered.load(Ordering::Relaxed) { PATIENCE } else { PATIENCE_FIRST };
+            if started.elapsed() + pause > patience {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
@@ -62,6 +111,7 @@ impl GatewaySource {
             request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
         }
         let response = request.send().await.map_err(unreachable)?;
+        self.has_answered.store(true, Ordering::Relaxed);
         let status = response.status();
         if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT {
             return body(response, len_max).await;
@@ -132,7 +182,19 @@ impl LinkSource for GatewaySource {
     async fn read(&self, link: LinkId, pack: u64, range: ByteRange) -> Result<Bytes, GetError> {
         let start = range.start / BLOCK_LEN * BLOCK_LEN;
         let end = range.end.next_multiple_of(BLOCK_LEN);
-        let blocks = self.ask(&format!("{link}/pk/{pack}"), Some(ByteRange::new(start, end)), end - start).await?;
+        let waits = end - start <= WAITS_LEN_MAX;
+        let mut blocks = self.lasts.get((link, pack, start), waits).await.unwrap_or_default();
+        let missing = ByteRange::new(start + blocks.len() as u64, end);
+        if !missing.is_empty() {
+            let last = end - BLOCK_LEN;
+            let told = self.lasts.expect((link, pack, last));
+            let asked = self.ask(&format!("{link}/pk/{pack}"), Some(missing), missing.len()).await?;
+            if asked.len() as u64 == missing.len() {
+                // Nobody may be waiting. A copy, so that the rest of the answer is not kept with it.
+                let _ = told.send(Bytes::copy_from_slice(&asked[(last - missing.start) as usize..]));
+            }
+            blocks = if blocks.is_empty() { asked } else { [blocks, asked].concat().into() };
+        }
         let (from, to) = ((range.start - start) as usize, (range.end - start) as usize);
         if blocks.len() < to { Err(GetError::Damaged) } else { Ok(blocks.slice(from..to)) }
     }
