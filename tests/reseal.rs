@@ -60,7 +60,10 @@ fn fill(rig: &mut Rig) -> Contents {
     save("equal", noise(2, 3 * MIB + 77));
     save("empty", Vec::new());
     save("overwritten", noise(3, MIB));
+    save("cleared", noise(8, 3000));
     rig.flush();
+    // Its key is all that it keeps.
+    save("cleared", Vec::new());
     save("overwritten", noise(4, 2000));
     // More extents than an inode's row holds.
     let mut fragmented = noise(5, MIB);

@@ -16,6 +16,8 @@ mod planted;
 mod rig;
 #[path = "threats/rotation.rs"]
 mod rotation;
+#[path = "threats/twins.rs"]
+mod twins;
 
 use hushfs::format::{ObjectName, Prefix};
 use hushfs::store::Op;

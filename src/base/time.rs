@@ -13,6 +13,21 @@ impl Timestamp {
     pub const fn new(secs: i64, nanos: u32) -> Self {
         Self { secs, nanos }
     }
+
+    /// Year, month and day in UTC, by Howard Hinnant's algorithm
+    /// (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
+    pub fn date(self) -> (i64, i64, i64) {
+        const DAY_SECS: i64 = 86_400;
+        let shifted = self.secs.div_euclid(DAY_SECS) + 719_468;
+        let era = shifted.div_euclid(146_097);
+        let of_era = shifted.rem_euclid(146_097);
+        let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        (year + era * 400 + i64::from(month <= 2), month, day)
+    }
 }
 
 impl From<SystemTime> for Timestamp {

@@ -377,6 +377,7 @@ fn open_failure(error: OpenError) -> Failure {
         OpenError::Mount(
             MountError::Store(error) | MountError::FirstMountOffline(error) | MountError::NotRebuilt(error),
         ) => store_failure(error),
+        OpenError::Mount(error @ MountError::SharedSlot(_)) => Failure::from(error).with_code(Code::StoreUnreachable),
         OpenError::Mount(error @ (MountError::Rollback(_) | MountError::Halted(_))) => {
             Failure::from(error).with_code(Code::Rollback)
         }
@@ -430,24 +431,9 @@ fn flush_failure(error: FlushError) -> Failure {
 
 /// UTC, to the second, as RFC 3339 writes it.
 pub(super) fn date(time: SystemTime) -> String {
-    let secs = crate::base::Timestamp::from(time).secs;
-    let (days, rest) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
+    let time = crate::base::Timestamp::from(time);
+    let ((year, month, day), rest) = (time.date(), time.secs.rem_euclid(86_400));
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
-/// Days since 1970 as year, month and day, by Howard Hinnant's algorithm
-/// (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[async_trait]

@@ -31,6 +31,8 @@ pub enum ContentError {
     BadRow { pack: PackName, chunk: ChunkNo },
     #[error("the store has another object under the name of {pack}")]
     PackTaken { pack: PackName },
+    #[error("another copy of this device has uploaded {pack} with other content")]
+    PackOfTwin { pack: PackName },
     #[error("{pack} is missing from the store")]
     Missing { pack: PackName },
     #[error("no answer from the store in time")]

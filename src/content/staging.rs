@@ -238,9 +238,31 @@ impl Staging {
         }
     }
 
+    /// Nothing refers to these packs any more, durably.
+    pub fn discard(&self, names: &[PackName]) -> Result<(), ContentError> {
+        for name in names {
+            let mut state = self.state.lock();
+            if let Some(staged) = state.packs.remove(name) {
+                state.bytes -= staged.len;
+            }
+            state.queue.retain(|queued| queued != name);
+            state.unsynced.remove(name);
+            drop(state);
+            self.folder.remove_all_of(*name)?;
+        }
+        self.room.notify_all();
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
     /// Wakes at the next change of what is closed or uploaded. Make it before asking for the state.
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.changed.notified()
+    }
+
+    /// Whoever waits for a change looks again.
+    pub fn wake(&self) {
+        self.changed.notify_waiters();
     }
 
     pub fn pending(&self) -> Pending {

@@ -2,9 +2,10 @@
 //! blocks anybody but who waits for the upload. On hold, nothing is sent: the store showed another history than the
 //! one that this device knows.
 //!
-//! Invariant: a pack counts as uploaded only if the store said that it is new, or holds an object whose footer
-//! opens under the volume's keys and lists the same chunks. That may be another footer than ours: a clone of this
-//! device closed the same pack, or the local file was damaged after it was sent.
+//! Invariant: a pack counts as uploaded only if the store said that it is new, or holds an object with the same chunks
+//! under a footer that opens. That may be another footer than ours: a copy of this device closed the same pack, or the
+//! local file was damaged after it was sent. A copy with the same random numbers may also have made other chunks of the
+//! same numbers and lengths: then this device cannot go on under its number, and `wait_uploaded` says so.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +18,9 @@ use tokio::task::JoinHandle;
 
 use super::ContentError;
 use super::staging::{Pending, Staging};
-use crate::base::{ByteRange, Entropy, KIB, PackName};
-use crate::crypto::Roots;
+use crate::base::{Entropy, PackName};
+use crate::crypto::{CHUNK_HEADER_LEN, Roots};
+use crate::format::pack::PackEntry;
 use crate::format::{ObjectName, pack};
 use crate::store::{Created, Store, StoreErrorKind};
 
@@ -26,8 +28,6 @@ use crate::store::{Created, Store, StoreErrorKind};
 const CONCURRENCY: usize = 4;
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// How much of an object's end is compared. The footer and its trailer are in it.
-const TAIL_LEN: u64 = 4 * KIB;
 
 /// Why uploads do not go on, while they do not.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +55,8 @@ struct Shared {
     roots: Roots,
     entropy: Arc<dyn Entropy>,
     health: Mutex<UploadHealth>,
+    /// A copy of this device has it.
+    taken: Mutex<Option<PackName>>,
     held: watch::Sender<bool>,
 }
 
@@ -72,14 +74,16 @@ impl Uploader {
             roots,
             entropy,
             health: Mutex::default(),
+            taken: Mutex::default(),
             held: watch::Sender::new(false),
         });
         let tasks = (0..CONCURRENCY).map(|_| runtime.spawn(shared.clone().run())).collect();
         Self { shared, tasks }
     }
 
-    /// Returns once all of them are in the store. Packs that staging does not have are taken to be there.
-    pub async fn wait_uploaded(&self, packs: &[PackName]) {
+    /// Returns once all of them are in the store. Packs that staging does not have are taken to be there. Err: one never
+    /// will be, for a copy of this device has put another in its place.
+    pub async fn wait_uploaded(&self, packs: &[PackName]) -> Result<(), PackName> {
         for pack in packs {
             loop {
                 // Made before the question, so that no change falls between.
@@ -87,9 +91,13 @@ impl Uploader {
                 if self.shared.staging.is_uploaded(*pack) {
                     break;
                 }
+                if let Some(taken) = *self.shared.taken.lock() {
+                    return Err(taken);
+                }
                 changed.await;
             }
         }
+        Ok(())
     }
 
     /// Sends nothing more, also of what is under way, until it is told to go on.
@@ -135,6 +143,13 @@ impl Shared {
                 tried = self.try_upload(name) => tried,
             };
             let Err(error) = tried else { break };
+            if let ContentError::PackOfTwin { pack } = error {
+                tracing::error!(%name, "{error}");
+                self.note_failure(error);
+                *self.taken.lock() = Some(pack);
+                self.staging.wake();
+                return;
+            }
             tracing::warn!(%name, %error, retry_in = ?backoff, "upload failed");
             self.note_failure(error);
             tokio::time::sleep(self.jittered(backoff)).await;
@@ -171,33 +186,29 @@ impl Shared {
         }
     }
 
-    /// False if there is no such object; an error if it is another one.
+    /// False if there is no such object; an error if it is another one. All of it is read: the footer names chunks, and
+    /// whoever has our random numbers can have made it of others.
     async fn is_stored(&self, name: PackName, bytes: &Bytes) -> Result<bool, ContentError> {
-        let len = bytes.len() as u64;
-        // One byte more, to see that the object ends where ours does.
-        let range = ByteRange::new(len.saturating_sub(TAIL_LEN), len + 1);
-        match self.store.get_range(&ObjectName::Pack(name), range).await? {
-            None => Ok(false),
-            Some(tail) if tail == bytes.slice(range.start as usize..) => Ok(true),
-            Some(_) => self.lists_our_chunks(name).await,
+        let Some(found) = self.store.get(&ObjectName::Pack(name)).await? else { return Ok(false) };
+        if found == bytes {
+            return Ok(true);
         }
-    }
-
-    async fn lists_our_chunks(&self, name: PackName) -> Result<bool, ContentError> {
-        let object = ObjectName::Pack(name);
-        let Some(len) = self.store.size(&object).await? else { return Ok(false) };
-        let trailer = ByteRange::new(len.saturating_sub(pack::TRAILER_LEN as u64), len);
-        let Some(trailer) = self.store.get_range(&object, trailer).await? else { return Ok(false) };
         let taken = || ContentError::PackTaken { pack: name };
-        let roots = &self.roots;
-        let place = pack::decode_trailer(&trailer, len, name, roots).map_err(|_| taken())?;
-        let Some(footer) = self.store.get_range(&object, place.range).await? else { return Ok(false) };
-        let listed = pack::decode_footer(&place, &footer, name, roots).map_err(|_| taken())?;
-        if self.staging.chunks(name).iter().all(|chunk| listed.contains(chunk)) {
+        let len = found.len() as u64;
+        let place = pack::decode_trailer(&found, len, name, &self.roots).map_err(|_| taken())?;
+        let footer = &found[place.range.start as usize..place.range.end as usize];
+        let listed = pack::decode_footer(&place, footer, name, &self.roots).map_err(|_| taken())?;
+        // By their headers, which differ for any other content. What a disk did to the rest here is not in the store.
+        let is_here = |chunk: &PackEntry| {
+            let header = chunk.offset as usize..chunk.offset as usize + CHUNK_HEADER_LEN;
+            listed.contains(chunk) && found.get(header.clone()) == bytes.get(header)
+        };
+        if self.staging.chunks(name).iter().all(is_here) {
             tracing::warn!(%name, "the store holds this pack with another footer");
             return Ok(true);
         }
-        Err(taken())
+        // Its footer was made by a device of this volume, under this name.
+        Err(ContentError::PackOfTwin { pack: name })
     }
 
     fn note_failure(&self, error: ContentError) {

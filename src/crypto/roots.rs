@@ -81,6 +81,19 @@ impl Roots {
         self.unwrap(epoch, Kind::FileKey, &number.0.to_le_bytes(), wrapped)
     }
 
+    /// The same file key under another number, and the root that it was under: who knew it still does.
+    pub fn renumber_file_key(
+        &self,
+        epoch: Epoch,
+        old: KeyNo,
+        new: KeyNo,
+        wrapped: &[u8],
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>, CryptoError> {
+        let file_key = self.unwrap_file_key(epoch, old, wrapped)?;
+        Ok(self.wrap_under(epoch, &*self.root(epoch)?, Kind::FileKey, &new.0.to_le_bytes(), &file_key, entropy))
+    }
+
     /// Of a state folder.
     pub fn wrap_state_key(&self, state_key: &Key, entropy: &dyn Entropy) -> (Epoch, Vec<u8>) {
         self.wrap(Kind::StateKey, b"", state_key, entropy)
@@ -100,8 +113,12 @@ impl Roots {
 
     fn wrap(&self, kind: Kind, id: &[u8], key: &Key, entropy: &dyn Entropy) -> (Epoch, Vec<u8>) {
         let (epoch, root) = self.current();
+        (epoch, self.wrap_under(epoch, &root, kind, id, key, entropy))
+    }
+
+    fn wrap_under(&self, epoch: Epoch, root: &Key, kind: Kind, id: &[u8], key: &Key, entropy: &dyn Entropy) -> Vec<u8> {
         let context = Context { volume: self.volume, kind, id: &[&epoch.0.to_le_bytes(), id] };
-        (epoch, seal(&root, &context, key.expose(), entropy))
+        seal(root, &context, key.expose(), entropy)
     }
 
     fn unwrap(&self, epoch: Epoch, kind: Kind, id: &[u8], wrapped: &[u8]) -> Result<Key, CryptoError> {

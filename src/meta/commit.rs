@@ -24,10 +24,11 @@ use super::log::{Absorb, Event, Finished, Footprint, Halt, Head, Origin, Pending
 use super::pending::{Cut, Pending};
 use super::replica::RecordApply;
 use super::rows::{RowChanges, Rows};
+use super::twin::Parting;
 use crate::base::{Clock, Entropy, Epoch, Hash, InodeId, IntentNo, PackName, Seq};
 use crate::content::{Staging, Uploader};
 use crate::format::rows::RowKey;
-use crate::format::{NextEpoch, Record, RowChange, SlotNo, WHOLE_LEN_MAX};
+use crate::format::{NextEpoch, Record, RowChange, SlotNo, WHOLE_LEN_MAX, object_hash};
 use crate::store::{Keep, Store};
 
 /// What a commit needs of the rest.
@@ -251,8 +252,12 @@ impl Task {
             let next = self.shared.queue.lock().front().cloned();
             let halted = match next {
                 Some(cut) => {
-                    self.shared.parts.uploader.wait_uploaded(&cut.packs).await;
-                    match self.append(Work::Cut(&cut)).await {
+                    let uploaded = self.shared.parts.uploader.wait_uploaded(&cut.packs).await;
+                    let appended = match uploaded {
+                        Ok(()) => self.append(Work::Cut(&cut)).await,
+                        Err(pack) => Err(Stop::Halt(Halt::TwinPack { pack })),
+                    };
+                    match appended {
                         Ok(head) => {
                             self.finish(&cut, head);
                             self.note_epoch().await;
@@ -276,9 +281,35 @@ impl Task {
                 }
             };
             if let Some(halt) = halted {
+                if matches!(halt, Halt::Twin { .. } | Halt::TwinPack { .. }) {
+                    self.give_up_slot();
+                }
                 return halt;
             }
         }
+    }
+
+    /// The next mount takes another number, even if it sees nothing of the twin.
+    fn give_up_slot(&mut self) {
+        let replica = self.shared.parts.pending.view().replica();
+        let given_up = match Parting::new(replica.head().0, replica, &self.identity.incarnations) {
+            Ok(parting) => {
+                self.identity.give_up_slot(parting);
+                self.put_identity().map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = given_up {
+            tracing::error!(
+                "that this device needs another number is not remembered, and will be noticed again: {error}"
+            );
+        }
+    }
+
+    fn put_identity(&self) -> Result<(), KeyringError> {
+        let parts = &self.shared.parts;
+        let (volume, entropy) = (parts.keyring.volume(), parts.entropy.as_ref());
+        parts.folder.put_identity(&parts.keyring.state_key, volume, &self.identity, entropy)
     }
 
     async fn rotate(&mut self, rotation: Rotation) -> Option<Halt> {
@@ -386,7 +417,10 @@ impl Task {
                         return Err(Stop::Superseded);
                     }
                     Ok(Need::Seal { epoch, seq, prev }) => match self.seal(work, &pending, epoch, seq, prev).await {
-                        Ok(bytes) => Event::Sealed(bytes),
+                        Ok(bytes) => {
+                            self.note_attempt(Head { seq, hash: object_hash(&bytes) });
+                            Event::Sealed(bytes)
+                        }
                         Err(error) => {
                             self.failing(&error).await;
                             continue 'again;
@@ -419,6 +453,15 @@ impl Task {
                 };
                 need = self.driver.answer(event).await;
             }
+        }
+    }
+
+    /// By this the next mount tells the record from a twin's, if nobody hears that it was created. Commits make room on
+    /// a disk that is full, so they go on without it: then it is a twin's, and what is done again fits all the same.
+    fn note_attempt(&mut self, attempt: Head) {
+        self.identity.note_attempt(attempt);
+        if let Err(error) = self.put_identity() {
+            tracing::error!("that record {} is this device's own could not be remembered: {error}", attempt.seq);
         }
     }
 
@@ -481,7 +524,7 @@ impl Task {
             Work::Cut(cut) if is_own => Some(cut.cut.generation),
             _ => None,
         };
-        let is_earlier_run = self.identity.incarnations.contains(&absorb.record.incarnation);
+        let is_late = self.identity.attempts.contains(&absorb.head);
         let absorbing = tokio::task::spawn_blocking(move || {
             let view = shared.parts.pending.view();
             let Absorb { record, head, bytes, .. } = *absorb;
@@ -498,8 +541,8 @@ impl Task {
                 if !ours.is_empty() {
                     // Before it is applied: what is here stays what it was, over what it was made on.
                     let seq = head.seq;
-                    let halt = match is_earlier_run {
-                        true => Halt::Twin { seq },
+                    let halt = match is_late {
+                        true => Halt::Late { seq },
                         false => Halt::Overlap { seq, files: common_files(view.as_ref(), &record.rows, &ours) },
                     };
                     return Ok(Err(halt));
@@ -530,10 +573,7 @@ impl Task {
         let parts = &self.shared.parts;
         self.identity.remembered = self.driver.machine.remembered();
         self.identity.floor = self.driver.machine.floor().copied();
-        let volume = parts.keyring.volume();
-        let remembered =
-            parts.folder.put_identity(&parts.keyring.state_key, volume, &self.identity, parts.entropy.as_ref());
-        if let Err(error) = remembered {
+        if let Err(error) = self.put_identity() {
             // An older head that is remembered still notices a rollback below it.
             tracing::error!("the newest head could not be remembered: {error}");
         }

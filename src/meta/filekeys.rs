@@ -55,6 +55,13 @@ impl FileKeys {
         Ok(file_key)
     }
 
+    /// The row of the same key under another number.
+    pub fn renumber(&self, old: KeyNo, row: &FileKeyRow, new: KeyNo) -> Result<FileKeyRow, MetaError> {
+        let wrapped = self.roots.renumber_file_key(row.epoch, old, new, &row.wrapped, self.entropy.as_ref());
+        let wrapped = wrapped.map_err(|error| MetaError::Sealed("a file key", error))?;
+        Ok(FileKeyRow { epoch: row.epoch, wrapped: wrapped.into() })
+    }
+
     /// Of the keys that are made now.
     pub fn epoch(&self) -> Epoch {
         self.roots.epoch()

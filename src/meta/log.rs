@@ -7,6 +7,8 @@
 //! - A record is taken only if it opens, stands where it says, and names the hash of our head as its predecessor's.
 //! - One commit has one id, and one place of the log sees the same bytes of it however often it is tried: whatever
 //!   was heard of a create, what stands in the log decides.
+//! - A record under our number is ours if it is one that we tried to create, byte for byte, and else a twin's: a copy
+//!   of this device may have its number, its run, its random numbers and so its commit ids.
 //! - Once a fork is found nothing more is created.
 //! - A record is of the epoch that the log is in, and a checkpoint of none that has ended: who was locked out by a
 //!   rotation still knows the older root, and could seal either.
@@ -24,7 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::{DeviceSlot, Epoch, Hash, Incarnation, IntentNo, Seq};
+use crate::base::{DeviceSlot, Epoch, Hash, Incarnation, IntentNo, PackName, Seq};
 use crate::crypto::Roots;
 use crate::format::{Floor, Manifest, Record, object_hash};
 
@@ -169,10 +171,17 @@ pub enum Halt {
     #[error("the log was trimmed up to checkpoint {checkpoint} while this drive was away; unmount and mount again")]
     Trimmed { checkpoint: Seq },
     #[error(
-        "record {seq} was written under this device's own number by another copy of its state folder, or by an earlier \
-         run whose upload arrived late; unmount and mount again"
+        "record {seq} was written under this device's own number by another copy of its state folder; unmount and mount \
+         again: it then goes on under a number of its own, and nothing is lost"
     )]
     Twin { seq: Seq },
+    #[error(
+        "another copy of this device's state folder has uploaded {pack}; unmount and mount again: it then goes on under \
+         a number of its own, and nothing is lost"
+    )]
+    TwinPack { pack: PackName },
+    #[error("record {seq}, of an earlier run of this device, arrived late; unmount and mount again: nothing is lost")]
+    Late { seq: Seq },
     #[error("the volume's keys were rotated in record {seq}, and this device is not let in any more: {why}")]
     LockedOut { seq: Seq, why: String },
     #[error(
@@ -196,8 +205,8 @@ pub struct Start {
     /// The newest floor known.
     pub floor: Option<Floor>,
     pub slot: DeviceSlot,
-    /// This run and the earlier ones of this state folder.
-    pub incarnations: Vec<Incarnation>,
+    /// Records that this state folder tried to create, and that may have arrived unheard.
+    pub attempts: Vec<Head>,
 }
 
 pub struct LogMachine {
@@ -440,7 +449,7 @@ impl LogMachine {
         if record.epoch != self.start.epoch {
             return self.wait(Waiting::EndedEpoch(seq));
         }
-        match self.origin(&record) {
+        match self.origin(&record, head) {
             Some(origin) => {
                 let epoch = record.epoch_after();
                 self.state = State::Absorbing { queue, more, absorbed: Absorbed { head, epoch, origin } };
@@ -451,17 +460,19 @@ impl LogMachine {
     }
 
     /// None: it was written under our number, and not by us.
-    fn origin(&self, record: &Record) -> Option<Origin> {
+    fn origin(&self, record: &Record, head: Head) -> Option<Origin> {
         if let Some(pending) = &self.pending
             && record.incarnation == pending.incarnation
         {
             let same = record.high_water == pending.high_water && record.high_water_hash == pending.high_water_hash;
-            let further = pending.replayed && record.high_water > pending.high_water;
-            return (record.commit_id == pending.commit_id || same || further).then_some(Origin::Own);
+            let covered = pending.replayed && (same || record.high_water > pending.high_water);
+            if covered || same && record.commit_id == pending.commit_id {
+                return Some(Origin::Own);
+            }
         }
         // What is below the remembered head was looked at when it was new.
         let looked_at = record.seq <= self.start.remembered.seq;
-        let ours = self.start.incarnations.contains(&record.incarnation);
+        let ours = self.start.attempts.contains(&head);
         (record.slot != self.start.slot || ours || looked_at).then_some(Origin::Foreign)
     }
 

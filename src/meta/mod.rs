@@ -21,6 +21,7 @@ pub mod resolve;
 mod rows;
 mod spill;
 mod sqlite;
+pub mod twin;
 pub mod view;
 
 pub use error::MetaError;

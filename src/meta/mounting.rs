@@ -19,9 +19,10 @@ use super::numbers::{self, Counters};
 use super::pending::{DeviceIdentity, Pending};
 use super::replica::{RecordApply, Replica};
 use super::rows::Rows;
+use super::twin::{ForeignChanges, Parting};
 use super::view::View;
-use crate::base::{Clock, DeviceSlot, Entropy, Epoch, Hash, Incarnation, InodeId, IntentNo, Numbers, Timestamp};
-use crate::crypto::CryptoError;
+use crate::base::{Clock, DeviceSlot, Entropy, Epoch, Hash, Incarnation, InodeId, IntentNo, Numbers, Seq, Timestamp};
+use crate::crypto::{Blake3, CryptoError};
 use crate::disk::Disk;
 use crate::format::rows::{DeviceRow, InodeBody, InodeRow, RowKey, mode};
 use crate::format::{Manifest, ObjectName, Record, object_hash};
@@ -73,6 +74,10 @@ pub enum MountError {
     Journal(#[from] JournalError),
     #[error("this volume's first mount on a machine needs the store")]
     FirstMountOffline(#[source] StoreError),
+    #[error(
+        "another copy of this state folder goes on under this device's number; to take another number it needs the store"
+    )]
+    SharedSlot(#[source] StoreError),
     /// To show an older tree, and put this machine's changes on top of it, would lose some of them.
     #[error("this machine's copy of the tree is lost, and making it anew needs the store")]
     NotRebuilt(#[source] StoreError),
@@ -94,7 +99,7 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
         open_keyring(store.as_ref(), &folder, secret, trust, kdf_memory_max, entropy.as_ref()).await?;
     let keyring = Arc::new(keyring);
     let volume = keyring.volume();
-    let mut identity = folder.identity(&keyring.state_key, volume)?;
+    let identity = folder.identity(&keyring.state_key, volume)?;
     let kept = Arc::new(Keep::new(store.clone(), disk.clone(), state_dir.join("kept")));
 
     let path = state_dir.join(REPLICA);
@@ -103,6 +108,9 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
     learn_epoch(store.as_ref(), &kept, &keyring, &replica).await?;
     let (seq, hash) = replica.head();
     let head = Head { seq, hash };
+    // What the pending changes were made on. A replica may be further: it was made anew, or an earlier mount that
+    // was to number them anew did not come to its end.
+    let known = identity.parting.as_ref().map_or(identity.remembered.seq, |parting| parting.head);
     // A crash may come between the replica's record and its being remembered.
     let remembered = if seq > identity.remembered.seq { head } else { identity.remembered };
     let start = Start {
@@ -112,32 +120,39 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
         remembered,
         floor: identity.floor,
         slot: identity.slot.unwrap_or(DeviceSlot(0)),
-        incarnations: identity.incarnations.clone(),
+        attempts: identity.attempts.clone(),
     };
     let machine = LogMachine::new(keyring.roots.clone(), start);
     let mut mounting = Mounting {
         store: store.clone(),
         driver: LogDriver::new(machine, store.clone(), kept.clone()),
+        folder: folder.clone(),
+        identity,
         keyring: keyring.clone(),
         kept: kept.clone(),
         replica: Some(replica),
         path: path.clone(),
+        known,
+        changes: ForeignChanges::new(seq > known),
         entropy: entropy.clone(),
         owner,
     };
     match mounting.follow().await {
         Ok(()) => {}
         // Also when it does not pass by itself: whose credentials have expired still has their files.
-        Err(MountError::Store(error)) if identity.slot.is_some() && mounting.is_current() => {
+        Err(MountError::Store(error)) if mounting.may_wait(read_only) && mounting.is_current() => {
             offline = Some(error.to_string());
         }
-        Err(MountError::Store(error)) if identity.slot.is_some() => return Err(MountError::NotRebuilt(error)),
+        Err(MountError::Store(error)) if mounting.may_wait(read_only) => return Err(MountError::NotRebuilt(error)),
+        Err(MountError::Store(error)) if mounting.identity.parting.is_some() => {
+            return Err(MountError::SharedSlot(error));
+        }
         Err(MountError::Store(error)) => return Err(MountError::FirstMountOffline(error)),
         // What is behind the damage cannot be known. What is before it can be read, and changes of a device that
         // was there before can wait.
         Err(MountError::Rollback(
             waiting @ (Waiting::DamagedRecord(_) | Waiting::EndedEpoch(_) | Waiting::DamagedFloor(_)),
-        )) if read_only || (identity.slot.is_some() && mounting.is_current()) => {
+        )) if read_only || (mounting.may_wait(read_only) && mounting.is_current()) => {
             offline = Some(waiting.to_string());
         }
         Err(error @ MountError::Halted(Halt::Fork { .. })) if !mounting.is_current() => {
@@ -145,51 +160,63 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
             // trusted: without it the next try begins with what the store shows then.
             drop(mounting);
             Replica::delete(&path)?;
-            kept.forget_below(crate::base::Seq(u64::MAX));
+            kept.forget_below(Seq(u64::MAX));
             return Err(error);
         }
         Err(error) => return Err(error),
     }
 
-    let incarnation = Incarnation(entropy.array());
-    identity.remembered = mounting.driver.machine.remembered();
-    identity.floor = mounting.driver.machine.floor().copied();
+    mounting.look_for_a_twins_runs()?;
+    mounting.identity.remembered = mounting.driver.machine.remembered();
+    mounting.identity.floor = mounting.driver.machine.floor().copied();
     let registered = clock.now();
+    let head = mounting.driver.machine.head();
+    let incarnation = fresh_incarnation(&mounting.identity, head, registered, entropy.as_ref());
     let mut device = DeviceIdentity { slot: DeviceSlot(0), incarnation, name: device_name, registered };
     if !read_only {
         // Known as ours before anything is written under it.
-        identity.note_incarnation(incarnation);
-        folder.put_identity(&keyring.state_key, volume, &identity, entropy.as_ref())?;
-        device.slot = match identity.slot {
+        mounting.identity.note_incarnation(incarnation);
+        if mounting.identity.parting.is_some() {
+            // Until it has numbered anew all that is pending.
+            mounting.identity.void.push(incarnation);
+        }
+        mounting.put_identity()?;
+        device.slot = match mounting.identity.slot {
             Some(slot) => slot,
-            None => mounting.register(&device, &mut identity, clock.as_ref()).await?,
+            None => mounting.register(&device, clock.as_ref()).await?,
         };
-        identity.remembered = mounting.driver.machine.remembered();
-        folder.put_identity(&keyring.state_key, volume, &identity, entropy.as_ref())?;
+        mounting.identity.remembered = mounting.driver.machine.remembered();
+        mounting.put_identity()?;
     }
-    let Mounting { driver, replica, .. } = mounting;
-    // The machine knows slot and runs from its start.
-    let head = driver.machine.head();
-    let start = Start {
-        head,
-        epoch: driver.machine.epoch(),
-        anchor: keyring.anchor,
-        remembered: identity.remembered,
-        floor: identity.floor,
-        slot: device.slot,
-        incarnations: identity.incarnations.clone(),
-    };
-    let driver = LogDriver::new(LogMachine::new(keyring.roots.clone(), start), store, kept.clone());
+    // The machine knows its slot from its start.
+    mounting.restart(device.slot);
+    let Mounting { driver, replica, mut identity, changes, .. } = mounting;
     let replica = Arc::new(replica.ok_or(MountError::Meta(MetaError::MissingRow("the replica")))?);
 
     let journal_dir = state_dir.join("journal");
     let (journal, replay, damage) = Journal::open(disk, &journal_dir, &keyring.state_key, volume, entropy.clone())?;
     let view = Arc::new(View::new(replica, &state_dir.join("overlay.db"), &keyring.state_key)?);
-    let leftover = Leftover::new(&view, replay, damage)?;
+    let twin = identity.parting.as_ref().map(|parting| (parting, changes));
+    let leftover = Leftover::new(&view, replay, damage, identity.void.clone(), twin)?;
+    // The journal has none of the others any more.
+    identity.void.retain(|run| *run == incarnation || leftover.runs.iter().any(|(left, _)| left == run));
     let own = view.devices()?.into_iter().find(|(slot, _)| *slot == device.slot);
     let counters = counters(&folder, &keyring, device.slot, own.map(|(_, row)| row.next), read_only, entropy)?;
     let pending = Arc::new(Pending::new(view, Arc::new(journal), device, counters));
     Ok(MountedMeta { keyring, folder, identity, driver, kept, pending, leftover, offline })
+}
+
+/// Of this run alone, also where a copy of this folder has the same random numbers: it would need our clock and our log,
+/// too.
+fn fresh_incarnation(identity: &Identity, head: Head, now: Timestamp, entropy: &dyn Entropy) -> Incarnation {
+    let mut hash = Blake3::new();
+    hash.update(b"hushfs/v1/incarnation").update(&entropy.array::<32>()).update(&head.hash.0);
+    hash.update(&now.secs.to_le_bytes()).update(&now.nanos.to_le_bytes());
+    identity.incarnations.iter().for_each(|earlier| {
+        hash.update(&earlier.0);
+    });
+    let Hash(hash) = hash.finish();
+    Incarnation(std::array::from_fn(|at| hash[at]))
 }
 
 /// `logged` is what the log says of them.
@@ -289,7 +316,7 @@ fn continues(manifest: &Manifest, remembered: Head) -> Continues {
 async fn catch_up(replica: &Replica, kept: &Keep, keyring: &Keyring, remembered: Head) -> Result<(), MountError> {
     loop {
         let (seq, hash) = replica.head();
-        let next = crate::base::Seq(seq.0 + 1);
+        let next = Seq(seq.0 + 1);
         if next > remembered.seq {
             return Ok(());
         }
@@ -338,11 +365,17 @@ fn apply(replica: &Replica, record: &Record, head: Head, len: usize) -> Result<(
 struct Mounting {
     store: Arc<dyn Store>,
     driver: LogDriver,
+    folder: Arc<StateFolder>,
+    identity: Identity,
     keyring: Arc<Keyring>,
     kept: Arc<Keep>,
     /// None only while a checkpoint takes its place.
     replica: Option<Replica>,
     path: std::path::PathBuf,
+    /// The head that what is pending was made on.
+    known: Seq,
+    /// Since then.
+    changes: ForeignChanges,
     entropy: Arc<dyn Entropy>,
     owner: (u32, u32),
 }
@@ -353,20 +386,76 @@ impl Mounting {
         self.driver.machine.head() == self.driver.machine.remembered()
     }
 
-    /// To the log's head. A store that fails is an error here: whoever waits for a mount wants to know.
+    /// Without the store, that is.
+    fn may_wait(&self, read_only: bool) -> bool {
+        self.identity.slot.is_some() || (read_only && self.identity.parting.is_some())
+    }
+
+    fn put_identity(&self) -> Result<(), MountError> {
+        let (key, volume) = (&self.keyring.state_key, self.keyring.volume());
+        Ok(self.folder.put_identity(key, volume, &self.identity, self.entropy.as_ref())?)
+    }
+
+    /// To the log's head. A store that fails is an error here: whoever waits for a mount wants to know. Where another
+    /// copy of this folder has gone on under our number, we go on without one.
     async fn follow(&mut self) -> Result<(), MountError> {
+        match self.follow_as_it_is().await {
+            Err(MountError::Halted(halt @ Halt::Twin { .. })) => {
+                tracing::warn!("{halt}");
+                self.give_up_slot()?;
+                self.restart(DeviceSlot(0));
+                self.follow_as_it_is().await
+            }
+            followed => followed,
+        }
+    }
+
+    async fn follow_as_it_is(&mut self) -> Result<(), MountError> {
         let action = self.driver.machine.follow();
         let need = self.driver.run(action).await?;
         self.serve(need, None).await.map(drop)
     }
 
+    /// Durable before a record of the twin is applied: then it would look like one of ours.
+    fn give_up_slot(&mut self) -> Result<(), MountError> {
+        let parting = Parting::new(self.known, self.replica()?, &self.identity.incarnations)?;
+        self.identity.give_up_slot(parting);
+        self.put_identity()
+    }
+
+    /// Records that a checkpoint replaced are not seen, but the newest run under our number is.
+    fn look_for_a_twins_runs(&mut self) -> Result<(), MountError> {
+        let Some(slot) = self.identity.slot else { return Ok(()) };
+        let Some(row) = self.replica()?.get(&RowKey::Device(slot).encode())? else { return Ok(()) };
+        let newest = DeviceRow::decode(&row).map_err(MetaError::from)?.incarnation;
+        let runs = &mut self.identity.incarnations;
+        match runs.iter().position(|run| *run == newest) {
+            // However many runs that wrote nothing come after it, it stays known.
+            Some(at) => runs[at..].rotate_left(1),
+            None => {
+                tracing::warn!("a checkpoint tells of another copy of this device's state folder");
+                self.give_up_slot()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it is, with this number.
+    fn restart(&mut self, slot: DeviceSlot) {
+        let start = Start {
+            head: self.driver.machine.head(),
+            epoch: self.driver.machine.epoch(),
+            anchor: self.keyring.anchor,
+            remembered: self.driver.machine.remembered(),
+            floor: self.driver.machine.floor().copied(),
+            slot,
+            attempts: self.identity.attempts.clone(),
+        };
+        self.driver.machine = LogMachine::new(self.keyring.roots.clone(), start);
+    }
+
     /// Takes the first free slot, in the log.
-    async fn register(
-        &mut self,
-        device: &DeviceIdentity,
-        identity: &mut Identity,
-        clock: &dyn Clock,
-    ) -> Result<DeviceSlot, MountError> {
+    async fn register(&mut self, device: &DeviceIdentity, clock: &dyn Clock) -> Result<DeviceSlot, MountError> {
         loop {
             let newest = self.replica()?.max_device_slot()?.map_or(0, |slot| slot.0);
             let slot = DeviceSlot(newest.checked_add(1).ok_or(MountError::NoDeviceSlot)?);
@@ -384,7 +473,7 @@ impl Mounting {
             }
             let record = Record {
                 epoch: Epoch(0),
-                seq: crate::base::Seq(0),
+                seq: Seq(0),
                 prev: Hash::ZERO,
                 commit_id: self.entropy.array(),
                 slot,
@@ -406,23 +495,11 @@ impl Mounting {
             let need = self.driver.run(action).await?;
             match self.serve(need, Some(record)).await {
                 Ok(_) => {
-                    identity.slot = Some(slot);
+                    self.identity.slot = Some(slot);
                     return Ok(slot);
                 }
                 // Another device took it first.
-                Err(MountError::Halted(Halt::Conflict { .. })) => {
-                    let head = self.driver.machine.head();
-                    let start = Start {
-                        head,
-                        epoch: self.driver.machine.epoch(),
-                        anchor: self.keyring.anchor,
-                        remembered: self.driver.machine.remembered(),
-                        floor: self.driver.machine.floor().copied(),
-                        slot: DeviceSlot(0),
-                        incarnations: identity.incarnations.clone(),
-                    };
-                    self.driver.machine = LogMachine::new(self.keyring.roots.clone(), start);
-                }
+                Err(MountError::Halted(Halt::Conflict { .. })) => self.restart(DeviceSlot(0)),
                 Err(error) => return Err(error),
             }
         }
@@ -447,7 +524,10 @@ impl Mounting {
                 Need::Seal { epoch, seq, prev } => {
                     let Some(record) = &registration else { return Err(MountError::NoDeviceSlot) };
                     let record = Record { epoch, seq, prev, ..record.clone() };
-                    Event::Sealed(record.seal(&self.keyring.roots, self.entropy.as_ref())?.into())
+                    let bytes = record.seal(&self.keyring.roots, self.entropy.as_ref())?;
+                    self.identity.note_attempt(Head { seq, hash: object_hash(&bytes) });
+                    self.put_identity()?;
+                    Event::Sealed(bytes.into())
                 }
                 Need::Absorb(absorb) => {
                     let disjoint = match (&registration, absorb.origin) {
@@ -461,6 +541,10 @@ impl Mounting {
                             KeyringError::Store(error) => MountError::Store(error),
                             why => MountError::Halted(Halt::LockedOut { seq: absorb.head.seq, why: why.to_string() }),
                         })?;
+                    }
+                    if absorb.origin == Origin::Foreign {
+                        let before = self.identity.parting.as_ref().and(self.replica.as_ref());
+                        self.changes.note(&absorb.record.rows, before)?;
                     }
                     apply(self.replica()?, &absorb.record, absorb.head, absorb.bytes.len())?;
                     Event::Absorbed { disjoint }
@@ -476,6 +560,7 @@ impl Mounting {
                         let key = &self.keyring.state_key;
                         let loaded = checkpoint::load(self.kept.clone(), &manifest, roots, &self.path, key).await?;
                         self.replica = Some(loaded);
+                        self.changes = ForeignChanges::new(true);
                         Event::Loaded { disjoint: true }
                     }
                 }

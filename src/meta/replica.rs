@@ -19,6 +19,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::error::MetaError;
 use super::overlay::bounds;
+use super::rows::Rows;
 use super::sqlite::{self, explain};
 use crate::base::{ChunkId, ChunkNo, DeviceSlot, Epoch, Hash, Incarnation, IntentNo, Seq};
 use crate::crypto::Key;
@@ -280,6 +281,17 @@ impl Replica {
             }
         }
         error
+    }
+}
+
+/// Each call by itself sees one state.
+impl Rows for Replica {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, MetaError> {
+        self.get(key)
+    }
+
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(KeyBytes, Vec<u8>)>, MetaError> {
+        self.scan(prefix, after, limit)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::{ByteRange, CHUNK_LEN, ChunkId, ChunkNo, InodeId, KeyNo, PackNo, Timestamp};
-use crate::content::{DirtyPiece, Room, extent};
+use crate::content::{DirtyPiece, Place as StagedPlace, Room, extent};
 use crate::crypto::{Key, chunk_id};
 use crate::format::chunk::seal_chunk;
 use crate::format::intent::{Change, Intent};
@@ -248,15 +248,20 @@ impl Drive {
             orphan.chunks.insert(number, row);
             return Ok(());
         }
-        // The pack's own row comes with its first chunk in the rows. Asked each time: whoever sealed into it before may
-        // have failed to say so, or be about to, and twice does no harm.
+        self.announce_pack(&place, facts)?;
+        facts.intents.push(Intent::Fact { key: RowKey::Chunk(number), value: row.encode().into_boxed_slice() });
+        Ok(())
+    }
+
+    /// The pack's own row comes with its first chunk in the rows. Asked each time: whoever sealed into it before may
+    /// have failed to say so, or be about to, and twice does no harm.
+    pub(super) fn announce_pack(&self, place: &StagedPlace, facts: &mut Facts) -> VfsResult<()> {
         if facts.pack.replace(place.pack) != Some(place.pack)
             && self.view().pack(place.pack).map_err(self.failed("write"))?.is_none()
         {
             let value = PackRow { name: place.name }.encode().into_boxed_slice();
             facts.intents.push(Intent::Fact { key: RowKey::Pack(place.pack), value });
         }
-        facts.intents.push(Intent::Fact { key: RowKey::Chunk(number), value: row.encode().into_boxed_slice() });
         Ok(())
     }
 

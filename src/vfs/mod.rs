@@ -19,6 +19,7 @@ mod node;
 pub mod quota;
 mod read;
 mod recover;
+mod renumber;
 mod reseal;
 mod space;
 mod sync;

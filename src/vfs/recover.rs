@@ -1,6 +1,9 @@
 //! After a crash: what the journal holds beyond the log is done again, under this run's own numbers. It stays in the
 //! journal where it is until the log has it.
 //!
+//! What another copy of the state folder may have numbered as well is numbered anew (`renumber`), in frames of this run,
+//! which stand for the earlier ones from when the state folder says so.
+//!
 //! Invariants: all of it fits, or the drive is not opened; memory and records stay small, however much it is. What
 //! other devices did meanwhile is not merged, and never written over.
 
@@ -19,6 +22,7 @@ use super::api::VfsResult;
 use super::drive::Drive;
 use super::errors::meta_error;
 use super::node::Ahead;
+use super::renumber::Renumber;
 
 /// Roughly, in bytes of intents: a record is far from the longest that devices read.
 const GENERATION_BYTES: u64 = 8 << 20;
@@ -42,7 +46,18 @@ pub struct Replay {
     pub refused: Vec<String>,
     /// To be committed in this order.
     pub cuts: Vec<(Cut, Vec<PackName>)>,
+    /// Packs that nothing refers to any more, once it is kept.
+    pub left_packs: Vec<PackName>,
     frames: Vec<JournalPayload>,
+}
+
+/// What a replay knows while it lasts.
+struct Work<'a> {
+    leftover: &'a Leftover,
+    lost: Lost,
+    /// Files that it wrote to.
+    written: HashSet<InodeId>,
+    renumber: Option<Renumber<'a>>,
 }
 
 /// Chunks that are nowhere any more, and where files would have them.
@@ -55,29 +70,22 @@ pub struct Lost {
 impl Drive {
     /// Before anything else uses the drive. Staging or the store must hold the packs that the intents name, but for
     /// what is lost.
-    pub fn replay(&self, leftover: &Leftover, mut lost: Lost) -> VfsResult<Replay> {
+    pub fn replay(&self, leftover: &Leftover, lost: Lost) -> VfsResult<Replay> {
         let mut replay = Replay::default();
-        let (mut written, mut lately) = (HashSet::new(), HashSet::new());
+        let renumber = leftover.twin.as_ref().map(Renumber::new);
+        let mut work = Work { leftover, lost, written: HashSet::new(), renumber };
+        let mut lately = HashSet::new();
         let mut bytes = 0;
         for part in leftover.parts() {
             let part = part.map_err(|error| meta_error("replay of the journal", &error.into()))?;
             for intent in part.intents {
                 replay.done.intents += 1;
                 self.pending.reserve_at_least(numbers_in(&intent, self.pending.device().slot));
-                if let Intent::Write { ino, .. } = &intent {
-                    lately.insert(*ino);
-                }
-                let place = place_of(&intent);
-                match self.replay_one(intent, leftover, &mut lost, &mut written) {
-                    Ok(more) => bytes += more,
-                    Err(MetaError::Resolve(error)) => {
-                        let place = self.path_at(place);
-                        tracing::error!("a change of {place} from before does not fit the tree any more: {error}");
-                        if replay.refused.len() < REFUSED_MAX && !replay.refused.contains(&place) {
-                            replay.refused.push(place);
-                        }
+                for intent in self.as_it_is_now(intent, &mut work)? {
+                    if let Intent::Write { ino, .. } = &intent {
+                        lately.insert(*ino);
                     }
-                    Err(error) => return Err(meta_error("replay of the journal", &error)),
+                    bytes += self.replay_or_refuse(intent, &mut work, &mut replay)?;
                 }
                 // A long journal must not fill memory with bytes.
                 if self.budget.is_above_high_water() {
@@ -86,21 +94,66 @@ impl Drive {
                     }
                 }
             }
-            self.pending.note_replayed(part.incarnation, part.last);
+            if work.renumber.is_none() {
+                self.pending.note_replayed(part.incarnation, part.last);
+            }
             if bytes >= GENERATION_BYTES && replay.refused.is_empty() {
-                self.end_replayed(&mut replay, std::mem::take(&mut lately))?;
+                self.end_replayed(&mut replay, &work, std::mem::take(&mut lately))?;
                 bytes = 0;
             }
         }
-        for (ino, _) in lost.ranges.iter().filter(|(_, ranges)| !ranges.is_empty()) {
+        for (ino, _) in work.lost.ranges.iter().filter(|(_, ranges)| !ranges.is_empty()) {
             if self.view().inode(*ino).map_err(self.failed("replay of the journal"))?.is_some() {
                 replay.done.lost.push(self.view().path_of(*ino));
             }
         }
         if replay.refused.is_empty() {
-            self.end_replayed(&mut replay, lately)?;
+            self.end_replayed(&mut replay, &work, lately)?;
+        }
+        if let Some(renumber) = &work.renumber {
+            replay.left_packs = renumber.left_packs();
         }
         Ok(replay)
+    }
+
+    /// The intent, or what stands for it.
+    fn as_it_is_now(&self, intent: Intent, work: &mut Work<'_>) -> VfsResult<Vec<Intent>> {
+        // Of chunks that are nowhere the old number is what tells that.
+        let is_lost =
+            matches!(&intent, Intent::Fact { key: RowKey::Chunk(chunk), .. } if work.lost.chunks.contains(chunk));
+        match &mut work.renumber {
+            Some(renumber) if !is_lost => renumber.translate(self, work.leftover, intent),
+            _ => Ok(vec![intent]),
+        }
+    }
+
+    /// Answers roughly how many bytes it is.
+    fn replay_or_refuse(&self, intent: Intent, work: &mut Work<'_>, replay: &mut Replay) -> VfsResult<u64> {
+        let place = place_of(&intent);
+        // What only moves, removes or marks holds no content that could be lost, and the copy was there first.
+        let yields = work.renumber.is_some()
+            && !matches!(
+                intent,
+                Intent::Create { .. } | Intent::Link { .. } | Intent::Write { .. } | Intent::Fact { .. }
+            );
+        match self.replay_one(intent, work) {
+            Ok(bytes) => return Ok(bytes),
+            Err(MetaError::Resolve(error)) if yields => {
+                let place = self.path_at(place);
+                tracing::warn!(
+                    "a change of {place} that was not in the store yet gives way to another copy's: {error}"
+                );
+            }
+            Err(MetaError::Resolve(error)) => {
+                let place = self.path_at(place);
+                tracing::error!("a change of {place} from before does not fit the tree any more: {error}");
+                if replay.refused.len() < REFUSED_MAX && !replay.refused.contains(&place) {
+                    replay.refused.push(place);
+                }
+            }
+            Err(error) => return Err(meta_error("replay of the journal", &error)),
+        }
+        Ok(0)
     }
 
     /// Makes it durable how far the replay came; its cuts may be committed after that.
@@ -116,7 +169,13 @@ impl Drive {
     }
 
     /// `written` are the files that were written in it.
-    fn end_replayed(&self, replay: &mut Replay, written: HashSet<InodeId>) -> VfsResult<()> {
+    fn end_replayed(&self, replay: &mut Replay, work: &Work<'_>, written: HashSet<InodeId>) -> VfsResult<()> {
+        if work.renumber.is_some() {
+            // The journal has all of it anew, before anything refers to it.
+            let (cut, packs) = self.freeze_by(|| self.pending.freeze())?;
+            replay.cuts.extend(cut.map(|cut| (cut, packs)));
+            return self.sync_all();
+        }
         let content = |ino: InodeId| match self.view().inode(ino) {
             Ok(row) => row.map(|row| Ok(Content { ino, size: row.size, mtime: row.mtime })),
             Err(error) => Some(Err(error)),
@@ -133,31 +192,32 @@ impl Drive {
     }
 
     /// Answers roughly how many bytes it is.
-    fn replay_one(
-        &self,
-        intent: Intent,
-        leftover: &Leftover,
-        lost: &mut Lost,
-        written: &mut HashSet<InodeId>,
-    ) -> Result<u64, MetaError> {
+    fn replay_one(&self, intent: Intent, work: &mut Work<'_>) -> Result<u64, MetaError> {
         match intent {
             Intent::Write { ino, base, .. } => {
                 // Of several only the first: the others lie over what was done again just now.
-                if written.insert(ino) {
-                    self.check_base(ino, base, leftover)?;
+                if work.written.insert(ino) && work.renumber.is_none() {
+                    self.check_base(ino, base, work.leftover)?;
                 }
-                self.replay_write(intent, lost)
+                self.replay_write(intent, work)
             }
             // Nobody may come to refer to it.
-            Intent::Fact { key: RowKey::Chunk(chunk), .. } if lost.chunks.contains(&chunk) => Ok(0),
+            Intent::Fact { key: RowKey::Chunk(chunk), .. } if work.lost.chunks.contains(&chunk) => Ok(0),
             // This run's own row comes with each cut, and so does what it says of earlier runs.
             Intent::Fact { key: RowKey::Device(_), .. } | Intent::Replayed { .. } => Ok(0),
-            other => self.replay_other(other),
+            other => self.replay_other(other, work),
+        }
+    }
+
+    fn say_again(&self, intent: Intent, work: &Work<'_>) -> Result<u64, MetaError> {
+        match work.renumber {
+            Some(_) => self.pending.submit(vec![intent]),
+            None => self.pending.submit_again(&[intent]),
         }
     }
 
     /// The file is as it was when these bytes were written to it, or as a record made it that had the same.
-    fn check_base(&self, ino: InodeId, base: u64, leftover: &Leftover) -> Result<(), MetaError> {
+    pub(super) fn check_base(&self, ino: InodeId, base: u64, leftover: &Leftover) -> Result<(), MetaError> {
         let row = self.view().inode(ino)?.ok_or(ResolveError::Missing(ino))?;
         if row.version == base || leftover.logged.get(&ino) == Some(&(row.size, row.mtime)) {
             return Ok(());
@@ -175,7 +235,7 @@ impl Drive {
     }
 
     /// What is not a write may still change what a node has ahead of its row, or end the inode.
-    fn replay_other(&self, intent: Intent) -> Result<u64, MetaError> {
+    fn replay_other(&self, intent: Intent, work: &Work<'_>) -> Result<u64, MetaError> {
         let (changed, mtime, time) = match &intent {
             Intent::Unlink { ino, time, .. } | Intent::Link { ino, time, .. } | Intent::SetXattr { ino, time, .. } => {
                 (vec![*ino], None, *time)
@@ -191,7 +251,7 @@ impl Drive {
             | Intent::Replayed { .. }
             | Intent::FileKey { .. } => (Vec::new(), None, Timestamp::default()),
         };
-        let bytes = self.pending.submit_again(&[intent])?;
+        let bytes = self.say_again(intent, work)?;
         for ino in changed {
             let Some(node) = self.nodes.get(ino) else { continue };
             let mut state = node.state.lock();
@@ -210,13 +270,13 @@ impl Drive {
     }
 
     /// Bytes become unsealed pieces again; extents and holes go to the rows, in the order they happened.
-    fn replay_write(&self, intent: Intent, lost: &mut Lost) -> Result<u64, MetaError> {
+    fn replay_write(&self, intent: Intent, work: &mut Work<'_>) -> Result<u64, MetaError> {
         let Intent::Write { ino, base: _, size, mtime, time, key, changes } = intent else { return Ok(0) };
         let row = self.view().inode(ino)?.ok_or(ResolveError::Missing(ino))?;
         let node = self.nodes.get_or_insert(ino);
         let mut state = node.state.lock();
         let before = state.dirty.bytes();
-        let mut said = Vec::new();
+        let (mut said, lost) = (Vec::new(), &mut work.lost);
         for change in changes {
             match change {
                 Change::Inline { offset, data } => {
@@ -246,7 +306,7 @@ impl Drive {
         self.budget.release(before.saturating_sub(after));
         let base = row.version + 1;
         state.ahead = (!state.dirty.is_empty()).then_some(Ahead { base, size, mtime, ctime: time });
-        self.pending.submit_again(&[Intent::Write { ino, base: row.version, size, mtime, time, key, changes: said }])
+        self.say_again(Intent::Write { ino, base: row.version, size, mtime, time, key, changes: said }, work)
     }
 }
 

@@ -207,7 +207,7 @@ impl Volume {
                 entropy: entropy.clone(),
             },
         ))?;
-        let MountedMeta { keyring, folder, identity, driver, kept, pending, leftover, offline } = mounted;
+        let MountedMeta { keyring, folder, mut identity, driver, kept, pending, leftover, offline } = mounted;
 
         let roots = keyring.roots.clone();
         let new_pack = {
@@ -257,6 +257,17 @@ impl Volume {
             return Err(OpenError::Lost { files: listed(&replay.done.lost) });
         }
         drive.keep_replay(&mut replay).map_err(OpenError::Replay)?;
+        if leftover.twin.is_some() && !read_only {
+            // From here on the frames of this run stand for all earlier ones.
+            let own = pending.device().incarnation;
+            identity.note_renumbered(leftover.runs.iter().map(|(run, _)| *run).filter(|run| *run != own).collect());
+            let kept = folder.put_identity(&keyring.state_key, keyring.volume(), &identity, entropy.as_ref());
+            kept.map_err(MountError::from)?;
+            staging.discard(&replay.left_packs)?;
+        }
+        for (run, last) in leftover.runs.iter().filter(|(run, _)| !read_only && identity.void.contains(run)) {
+            pending.journal().release(*run, *last);
+        }
 
         drive.reload_quota();
         let (wish, keep_wish) = kept_wish(&folder, &keyring, &entropy);
@@ -521,7 +532,10 @@ impl CutSink for Queue {
             if committer.wait_idle().await.is_err() {
                 return;
             }
-            committer.uploader().wait_uploaded(&packs).await;
+            // The next cut meets the same, and stops.
+            if committer.uploader().wait_uploaded(&packs).await.is_err() {
+                return;
+            }
             let leaving = move || staging.committed(&packs, |pack, path, len| cache.adopt(pack, path, len));
             if let Err(error) = tokio::task::spawn_blocking(leaving).await {
                 tracing::error!("uploaded packs stay in the staging folder: {error}");

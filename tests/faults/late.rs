@@ -1,8 +1,9 @@
 //! A record that was stored, and whose answer came to nobody: the run that wrote it is gone before it could ask.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hushfs::format::Prefix;
+use hushfs::format::{ObjectName, Prefix, Record};
 use hushfs::store::{Fault, Op, Rule, StoreErrorKind};
 
 use crate::rig::{Files, Rig, eventually, noise};
@@ -36,6 +37,16 @@ fn mount_offline(rig: &mut Rig) -> Files {
     files
 }
 
+/// A record that was not heard of is this device's own all the same, and not that of a copy of its state folder.
+fn is_one_device(rig: &Rig) {
+    let roots = rig.roots();
+    let slot = |name: ObjectName| {
+        let ObjectName::Log(seq) = name else { panic!("{name}") };
+        Record::open(seq, &rig.memory.peek(&name).expect("the record"), &roots).expect("a record").slot
+    };
+    assert_eq!(rig.objects(Prefix::Log).into_iter().map(slot).collect::<BTreeSet<_>>().len(), 1);
+}
+
 fn check(rig: &mut Rig, contents: &[(&str, &[u8])]) {
     let all = |files: &Files, when: &str| {
         for (name, content) in contents {
@@ -46,6 +57,7 @@ fn check(rig: &mut Rig, contents: &[(&str, &[u8])]) {
     all(&rig.files(), "before the flush");
     rig.flush();
     rig.close();
+    is_one_device(rig);
     rig.become_new_machine("two");
     all(&rig.mount(), "elsewhere");
 }

@@ -61,10 +61,17 @@ pub struct Rig {
     pub adjust: fn(&mut VolumeOptions),
     /// Of each mount anew.
     pub entropy: fn() -> Arc<dyn Entropy>,
+    pub clock: fn() -> Arc<dyn Clock>,
     connected: Connected,
     volume: Option<Volume>,
     runtime: tokio::runtime::Handle,
     time: Time,
+}
+
+/// A mounted machine that the test has left.
+pub struct Away {
+    volume: Volume,
+    machine: String,
 }
 
 /// What runs the volume's tasks.
@@ -122,7 +129,9 @@ impl Rig {
         let root = tempfile::tempdir().expect("a temporary folder");
         let (machine, adjust) = ("one".into(), (|_| {}) as fn(&mut VolumeOptions));
         let entropy = (|| Arc::new(SystemEntropy) as Arc<dyn Entropy>) as fn() -> Arc<dyn Entropy>;
-        Self { memory, faults, disk, root, machine, words, adjust, entropy, connected, volume: None, runtime, time }
+        let clock = (|| Arc::new(SystemClock) as Arc<dyn Clock>) as fn() -> Arc<dyn Clock>;
+        let volume = None;
+        Self { memory, faults, disk, root, machine, words, adjust, entropy, clock, connected, volume, runtime, time }
     }
 
     pub fn state_dir(&self) -> PathBuf {
@@ -158,7 +167,7 @@ impl Rig {
         let around = Surroundings {
             store: self.connected.store.clone(),
             disk: self.disk.clone(),
-            clock: Arc::new(SystemClock),
+            clock: (self.clock)(),
             entropy: (self.entropy)(),
             runtime: self.runtime.clone(),
         };
@@ -229,6 +238,16 @@ impl Rig {
         drop(volume);
         // What ran behind it ends a moment later.
         eventually("the volume's tasks end", || weak.strong_count() == 0);
+    }
+
+    /// The machine goes on by itself, until somebody returns to it.
+    pub fn leave(&mut self) -> Away {
+        Away { volume: self.volume.take().expect("mounted"), machine: self.machine.clone() }
+    }
+
+    pub fn return_to(&mut self, away: Away) {
+        assert!(self.volume.is_none(), "still mounted");
+        (self.volume, self.machine) = (Some(away.volume), away.machine);
     }
 
     /// From here on a machine that has never seen the volume.
@@ -420,6 +439,11 @@ impl Files {
     pub fn remove(&self, path: &str) -> VfsResult<()> {
         let (parent, last) = self.split(path)?;
         timed(|| self.drive().unlink(parent, &last))
+    }
+
+    pub fn remove_dir(&self, path: &str) -> VfsResult<()> {
+        let (parent, last) = self.split(path)?;
+        timed(|| self.drive().rmdir(parent, &last))
     }
 
     pub fn chmod(&self, path: &str, mode: u32) -> VfsResult<()> {

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use hushfs::base::{Clock, Epoch, SystemClock, SystemEntropy, VolumeId};
 use hushfs::crypto::{KdfError, KdfParameters, Key};
-use hushfs::format::{ObjectName, Prefix, Slot, SlotNo, SlotPlace, VolumeObject, VolumeParameters};
-use hushfs::meta::keyring::{KeyringError, init_volume};
+use hushfs::format::{ObjectName, Prefix, Slot, SlotKind, SlotNo, SlotPlace, VolumeObject, VolumeParameters};
+use hushfs::meta::commit::RotateError;
+use hushfs::meta::keyring::{KeyObjects, KeyringError, Secret, init_volume};
 use hushfs::meta::mounting::MountError;
 use hushfs::store::{MemoryStore, Op};
 use hushfs::vfs::OpenError;
@@ -158,4 +159,67 @@ fn t4_a_derivation_that_is_too_cheap_or_too_dear_is_refused_before_it_runs() {
     });
     let Err(error) = try_new_machine(&mut rig) else { panic!("it opens") };
     assert!(matches!(keyring_error(error), KeyringError::WrongSecret));
+}
+
+/// The store says which slots there are. Neither many of them nor large ones may cost more than a few reads and tries.
+#[test]
+fn t4_any_number_of_planted_slots_and_links_costs_a_bounded_number_of_reads_and_tries() {
+    let mut rig = volume();
+    let genuine = [slot(BY_PASSWORD), slot(BY_WORDS)].map(|name| rig.memory.peek(&name).expect("a slot"));
+    for number in 3..500 {
+        rig.memory.plant(slot(number), genuine[usize::from(number % 2)].clone());
+    }
+    for epoch in 1..=300 {
+        rig.memory.plant(ObjectName::Chain(Epoch(epoch)), vec![0; if epoch % 2 == 0 { 4096 } else { 1 << 20 }].into());
+        for number in [1, 2, 3] {
+            let name = ObjectName::Slot(Epoch(epoch), SlotNo::new(number).expect("a number"));
+            rig.memory.plant(name, genuine[usize::from(number % 2)].clone());
+        }
+    }
+    let before = rig.faults.requests().len();
+    rig.become_new_machine("planted");
+    let start = Instant::now();
+    // All slots that are looked at are planted, so it cannot open; but it must say so soon.
+    let Err(error) = rig.try_mount_by_words() else { panic!("it opens") };
+    assert!(matches!(keyring_error(error), KeyringError::WrongSecret));
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    let requests = rig.faults.requests().split_off(before);
+    let reads =
+        requests.iter().filter(|(op, name)| *op == Op::Get && matches!(name, Some(ObjectName::Slot(..)))).count();
+    assert!(reads <= 64, "{reads} slots were read");
+    // What is kept in memory meanwhile is of a link's length.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let objects = runtime.block_on(KeyObjects::fetch(&rig.memory)).expect("the key objects");
+    assert_eq!((objects.slots.len(), objects.chain.len()), (64, 150));
+    // Of the secret's kind no more than 16 are tried, each of which may take a second.
+    let wrong = Secret::Password(zeroize::Zeroizing::new(b"wrong".to_vec()));
+    let try_all = |slots: Vec<_>| {
+        let start = Instant::now();
+        let many = KeyObjects { slots, ..objects.clone() };
+        assert!(matches!(many.unlock(&wrong, u64::MAX), Err(KeyringError::WrongSecret)));
+        start.elapsed()
+    };
+    let by_password: Vec<_> =
+        objects.slots.iter().filter(|slot| matches!(slot.info().kind, SlotKind::Password { .. })).cloned().collect();
+    let one = try_all(by_password[..1].to_vec());
+    let sixteen = try_all(by_password.iter().cycle().take(128).cloned().collect());
+    assert!(sixteen < one * 48, "{sixteen:?}, and one takes {one:?}");
+}
+
+/// A rotation lets in whoever has a slot now. A store that hides all of them must not make it lock everybody out.
+#[test]
+fn t3_a_rotation_that_would_leave_no_slot_does_not_happen() {
+    let mut rig = volume();
+    try_new_machine(&mut rig).unwrap_or_else(|error| panic!("{error}"));
+    let (whole, before) = (rig.memory.fork(), rig.faults.requests().len());
+    for name in rig.objects(Prefix::Slots) {
+        rig.delete(&name);
+    }
+    let error = rig.volume().rotate(None).expect_err("rotated");
+    assert!(matches!(error, RotateError::Keyring(KeyringError::LastSlot)), "{error}");
+    assert_eq!(creates(&rig, before), []);
+    restore(&rig, &whole);
+    rig.volume().rotate(None).expect("rotated");
+    rig.close();
+    all_is_right(&try_new_machine(&mut rig).unwrap_or_else(|error| panic!("{error}")));
 }

@@ -63,6 +63,12 @@ impl Folder {
         self.disk.remove(&self.path_of(found)).map_err(folder_error)
     }
 
+    pub fn remove_all_of(&self, name: PackName) -> Result<(), ContentError> {
+        let mut found = self.list()?;
+        found.retain(|found| found.name == name);
+        found.into_iter().try_for_each(|found| self.remove_found(found))
+    }
+
     /// Files with foreign names are left out, and left alone.
     pub fn list(&self) -> Result<Vec<Found>, ContentError> {
         let entries = self.disk.list(&self.dir).map_err(folder_error)?;

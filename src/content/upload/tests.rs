@@ -40,7 +40,9 @@ impl Bench {
     }
 
     async fn wait(&self, packs: &[PackName]) -> Result<(), tokio::time::error::Elapsed> {
-        tokio::time::timeout(Duration::from_secs(20), self.uploader.wait_uploaded(packs)).await
+        tokio::time::timeout(Duration::from_secs(20), self.uploader.wait_uploaded(packs))
+            .await
+            .map(|done| done.expect("uploaded"))
     }
 
     /// The error of the upload that fails now.
@@ -117,7 +119,7 @@ async fn an_object_of_ours_that_is_there_already_counts() {
 }
 
 #[tokio::test]
-async fn the_same_chunks_with_another_footer_count_and_fewer_do_not() {
+async fn the_same_chunks_with_another_footer_count_and_others_are_a_twins() {
     let bench = bench(offline());
     let pack = bench.add_pack(1);
     bench.failure().await;
@@ -128,10 +130,26 @@ async fn the_same_chunks_with_another_footer_count_and_fewer_do_not() {
         object.extend_from_slice(&footer);
         Bytes::from(object)
     };
-    bench.store.plant(ObjectName::Pack(pack), with_footer(&[]));
-    bench.failed_as_taken(pack).await;
     bench.store.plant(ObjectName::Pack(pack), with_footer(&chunks));
     bench.wait(&[pack]).await.unwrap();
+
+    // Fewer of them, and other content under the same numbers, lengths and footer.
+    let fewer = |object: &mut Vec<u8>, footer: &dyn Fn(&[PackEntry]) -> Vec<u8>| {
+        object.truncate(10_000);
+        object.extend(footer(&[]));
+    };
+    let other = |object: &mut Vec<u8>, _: &dyn Fn(&[PackEntry]) -> Vec<u8>| object[..65].fill(77);
+    type Change<'a> = &'a dyn Fn(&mut Vec<u8>, &dyn Fn(&[PackEntry]) -> Vec<u8>);
+    for change in [&fewer as Change, &other] {
+        let bench = self::bench(offline());
+        let pack = bench.add_pack(1);
+        bench.failure().await;
+        let mut object = bench.staging.object(pack).unwrap().unwrap().to_vec();
+        change(&mut object, &|chunks| pack::footer(chunks, 10_000, pack, &roots(), &SystemEntropy));
+        bench.store.plant(ObjectName::Pack(pack), object.into());
+        assert_eq!(bench.uploader.wait_uploaded(&[pack]).await, Err(pack));
+        assert!(!bench.staging.is_uploaded(pack));
+    }
 }
 
 #[tokio::test]

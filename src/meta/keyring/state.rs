@@ -4,7 +4,7 @@
 //! lock        held while mounted
 //! pin         in the clear: which volume, and a commitment to its root key; written on first use, and after a rotation
 //! state.key   the folder's own random key, sealed under the root
-//! identity    sealed under the folder's key: slot, runs, remembered head, newest floor
+//! identity    sealed under the folder's key: slot, runs, remembered head, newest floor, what is known of a copy
 //! numbers     sealed likewise: below which inode, chunk, key and pack numbers may have been given out
 //! accesses    sealed likewise: when this device read what; it may be lost
 //! resealing   sealed likewise: while data of earlier epochs is being sealed anew
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::KeyringError;
-use crate::base::{DeviceSlot, Entropy, Epoch, Hash, Incarnation, Seq, VolumeId};
+use crate::base::{DeviceSlot, Entropy, Epoch, Hash, Incarnation, IntentNo, Seq, VolumeId};
 use crate::crypto::{Key, Roots};
 use crate::disk::{DirEntry, Disk};
 use crate::format::state::{
@@ -32,6 +32,7 @@ use crate::format::state::{
 };
 use crate::format::{Floor, FormatError, ObjectName, Reader, Writer};
 use crate::meta::log::Head;
+use crate::meta::twin::Parting;
 
 const PIN: &str = "pin";
 const STATE_KEY: &str = "state.key";
@@ -43,6 +44,8 @@ const PIN_MAGIC: &[u8; 8] = b"hushpin1";
 const CLOSES_WITHIN: Duration = Duration::from_secs(2);
 /// Runs that are remembered as this device's own.
 const INCARNATIONS_MAX: usize = 64;
+/// One place of the log sees one of a run, so more are of runs that ended before they were heard.
+const ATTEMPTS_MAX: usize = 16;
 
 pub struct StateFolder {
     disk: Arc<dyn Disk>,
@@ -61,10 +64,17 @@ pub struct Pin {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// None until it has registered.
+    /// None until it has registered, and from when another copy of this folder was found to have it.
     pub slot: Option<DeviceSlot>,
+    /// There is such a copy, and what the journal holds is not numbered anew yet.
+    pub parting: Option<Parting>,
     /// The runs of this folder, the newest last.
     pub incarnations: Vec<Incarnation>,
+    /// Runs whose frames in the journal mean nothing: they are numbered anew in those of a later run, or were to be that
+    /// and are not whole.
+    pub void: Vec<Incarnation>,
+    /// Records that were tried to create behind the remembered head.
+    pub attempts: Vec<Head>,
     /// The newest head that was ever trusted.
     pub remembered: Head,
     pub floor: Option<Floor>,
@@ -150,7 +160,7 @@ impl StateFolder {
     /// Empty for a new device.
     pub fn identity(&self, state_key: &Key, volume: VolumeId) -> Result<Identity, KeyringError> {
         let Some(bytes) = self.read(IDENTITY)? else {
-            return Ok(Identity { slot: None, incarnations: Vec::new(), remembered: Head::EMPTY, floor: None });
+            return Ok(Identity::new());
         };
         let plain = open_file(state_key, volume, IDENTITY, &bytes).map_err(|_| self.damaged(IDENTITY))?;
         Identity::decode(&plain).map_err(|_| self.damaged(IDENTITY))
@@ -290,6 +300,33 @@ impl StateFolder {
 }
 
 impl Identity {
+    fn new() -> Self {
+        let (incarnations, void, attempts) = Default::default();
+        Self { slot: None, parting: None, incarnations, void, attempts, remembered: Head::EMPTY, floor: None }
+    }
+
+    /// The next mount takes another number, and numbers anew what is pending.
+    pub fn give_up_slot(&mut self, parting: Parting) {
+        self.slot = None;
+        // What is pending since the first time is pending still.
+        self.parting.get_or_insert(parting);
+    }
+
+    /// What is pending has numbers of this device's own, in the journal.
+    pub fn note_renumbered(&mut self, void: Vec<Incarnation>) {
+        self.parting = None;
+        self.void = void;
+    }
+
+    /// Before it is created.
+    pub fn note_attempt(&mut self, attempt: Head) {
+        let remembered = self.remembered.seq;
+        self.attempts.retain(|earlier| earlier.seq > remembered && *earlier != attempt);
+        self.attempts.push(attempt);
+        let surplus = self.attempts.len().saturating_sub(ATTEMPTS_MAX);
+        self.attempts.drain(..surplus);
+    }
+
     pub fn note_incarnation(&mut self, incarnation: Incarnation) {
         self.incarnations.push(incarnation);
         let surplus = self.incarnations.len().saturating_sub(INCARNATIONS_MAX);
@@ -298,10 +335,22 @@ impl Identity {
 
     fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
-        out.u8(1).u16(self.slot.map_or(0, |slot| slot.0));
-        out.varint(self.incarnations.len() as u64);
-        self.incarnations.iter().for_each(|incarnation| {
-            out.raw(&incarnation.0);
+        out.u8(2).u16(self.slot.map_or(0, |slot| slot.0)).u8(self.parting.is_some().into());
+        if let Some(Parting { head, covered }) = &self.parting {
+            out.varint(head.0).varint(covered.len() as u64);
+            covered.iter().for_each(|(incarnation, (high_water, hash))| {
+                out.raw(&incarnation.0).varint(high_water.0).raw(&hash.0);
+            });
+        }
+        for incarnations in [&self.incarnations, &self.void] {
+            out.varint(incarnations.len() as u64);
+            incarnations.iter().for_each(|incarnation| {
+                out.raw(&incarnation.0);
+            });
+        }
+        out.varint(self.attempts.len() as u64);
+        self.attempts.iter().for_each(|attempt| {
+            out.varint(attempt.seq.0).raw(&attempt.hash.0);
         });
         out.varint(self.remembered.seq.0).raw(&self.remembered.hash.0);
         out.u8(self.floor.is_some().into());
@@ -318,12 +367,19 @@ impl Identity {
     /// What the file `identity` holds, unsealed.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new("identity", bytes);
-        if reader.u8()? != 1 {
+        if reader.u8()? != 2 {
             return Err(reader.error("an unknown version"));
         }
         let slot = reader.u16()?;
+        let parting = match reader.u8()? {
+            0 => None,
+            1 => Some(decode_parting(&mut reader)?),
+            _ => return Err(reader.error("a flag that is neither 0 nor 1")),
+        };
+        let (incarnations, void) = (decode_incarnations(&mut reader)?, decode_incarnations(&mut reader)?);
         let count = reader.count()?;
-        let incarnations = (0..count).map(|_| reader.array().map(Incarnation)).collect::<Result<_, _>>()?;
+        let mut attempt = || Ok(Head { seq: Seq(reader.varint()?), hash: Hash(reader.array()?) });
+        let attempts = (0..count).map(|_| attempt()).collect::<Result<_, FormatError>>()?;
         let remembered = Head { seq: Seq(reader.varint()?), hash: Hash(reader.array()?) };
         let floor = match reader.u8()? {
             0 => None,
@@ -337,8 +393,21 @@ impl Identity {
             _ => return Err(reader.error("a flag that is neither 0 nor 1")),
         };
         reader.finish()?;
-        Ok(Self { slot: (slot != 0).then_some(DeviceSlot(slot)), incarnations, remembered, floor })
+        let slot = (slot != 0).then_some(DeviceSlot(slot));
+        Ok(Self { slot, parting, incarnations, void, attempts, remembered, floor })
     }
+}
+
+fn decode_incarnations(reader: &mut Reader<'_>) -> Result<Vec<Incarnation>, FormatError> {
+    let count = reader.count()?;
+    (0..count).map(|_| reader.array().map(Incarnation)).collect()
+}
+
+fn decode_parting(reader: &mut Reader<'_>) -> Result<Parting, FormatError> {
+    let (head, count) = (Seq(reader.varint()?), reader.count()?);
+    let mut covered = || Ok((Incarnation(reader.array()?), (IntentNo(reader.varint()?), Hash(reader.array()?))));
+    let covered = (0..count).map(|_| covered()).collect::<Result<_, FormatError>>()?;
+    Ok(Parting { head, covered })
 }
 
 /// In the folder itself, beside the rest: `kept.keys+0000000000+0001`.

@@ -44,7 +44,7 @@ fn roots() -> Roots {
     Roots::new(VolumeId([7; 16]), Epoch(0), Key::from_bytes([9; 32]))
 }
 
-fn start(slot: usize, run: Incarnation) -> LogMachine {
+fn start(slot: usize) -> LogMachine {
     let start = Start {
         head: Head::EMPTY,
         epoch: Epoch(0),
@@ -52,7 +52,7 @@ fn start(slot: usize, run: Incarnation) -> LogMachine {
         remembered: Head::EMPTY,
         floor: None,
         slot: DeviceSlot(slot as u16 + 1),
-        incarnations: vec![run],
+        attempts: vec![],
     };
     LogMachine::new(roots(), start)
 }
@@ -60,7 +60,7 @@ fn start(slot: usize, run: Incarnation) -> LogMachine {
 impl Device {
     fn new(slot: usize) -> Self {
         let run = Incarnation([slot as u8 + 1; 16]);
-        Self { machine: start(slot, run), action: None, replica: Replica::default(), pending: None, done: 0, run }
+        Self { machine: start(slot), action: None, replica: Replica::default(), pending: None, done: 0, run }
     }
 
     fn begin(&mut self) {

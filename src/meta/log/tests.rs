@@ -177,11 +177,24 @@ impl World {
 }
 
 fn record(seq: Seq, prev: Hash, slot: DeviceSlot, incarnation: Incarnation, high_water: u64, hash: u8) -> Bytes {
+    let commit_id = if incarnation == MY_RUN && hash == 5 { pending().commit_id } else { [seq.0 as u8; 16] };
+    record_of(seq, prev, slot, incarnation, high_water, hash, commit_id)
+}
+
+fn record_of(
+    seq: Seq,
+    prev: Hash,
+    slot: DeviceSlot,
+    incarnation: Incarnation,
+    high_water: u64,
+    hash: u8,
+    commit_id: [u8; 16],
+) -> Bytes {
     let record = Record {
         epoch: Epoch(0),
         seq,
         prev,
-        commit_id: if incarnation == MY_RUN && hash == 5 { pending().commit_id } else { [seq.0 as u8; 16] },
+        commit_id,
         slot,
         incarnation,
         high_water: IntentNo(high_water),
@@ -204,11 +217,11 @@ fn pending() -> Pending {
 }
 
 fn machine(head: Head, remembered: Head) -> LogMachine {
-    let incarnations = vec![MY_RUN];
-    LogMachine::new(
-        roots(),
-        Start { head, epoch: Epoch(0), anchor: None, remembered, floor: None, slot: ME, incarnations },
-    )
+    machine_that_tried(head, remembered, vec![])
+}
+
+fn machine_that_tried(head: Head, remembered: Head, attempts: Vec<Head>) -> LogMachine {
+    LogMachine::new(roots(), Start { head, epoch: Epoch(0), anchor: None, remembered, floor: None, slot: ME, attempts })
 }
 
 fn fresh() -> LogMachine {
@@ -541,6 +554,40 @@ fn a_copy_of_this_device_is_noticed() {
     let mut machine = super::tests::machine(heads[3], heads[3]);
     assert_eq!(halts(commit(&mut world, &mut machine)), Halt::Twin { seq: Seq(4) });
     assert_eq!(world.created, []);
+}
+
+/// With its random numbers a copy has our commit ids, too.
+#[test]
+fn a_copy_with_the_same_id_and_other_intents_is_noticed() {
+    let (mut world, heads) = World::with_records(3);
+    let bytes = record_of(Seq(4), heads[3].hash, ME, MY_RUN, 5, 6, pending().commit_id);
+    world.put(Seq(4), bytes);
+    let mut machine = machine(heads[3], heads[3]);
+    assert_eq!(halts(commit(&mut world, &mut machine)), Halt::Twin { seq: Seq(4) });
+    assert_eq!(world.created, []);
+}
+
+/// A rotation says the same of intents as the record before it.
+#[test]
+fn a_copy_that_says_the_same_of_intents_in_another_commit_is_noticed() {
+    let (mut world, heads) = World::with_records(3);
+    let bytes = record_of(Seq(4), heads[3].hash, ME, MY_RUN, 5, 5, [9; 16]);
+    world.put(Seq(4), bytes);
+    let mut machine = machine(heads[3], heads[3]);
+    assert_eq!(halts(commit(&mut world, &mut machine)), Halt::Twin { seq: Seq(4) });
+}
+
+#[test]
+fn of_the_records_under_our_number_those_are_ours_that_we_tried_to_create() {
+    let (mut world, heads) = World::with_records(3);
+    let landed = world.append(heads[3], ME, MY_RUN, 1);
+    let mut machine = machine_that_tried(heads[3], heads[3], vec![landed]);
+    assert_eq!(at_head(follow(&mut world, &mut machine)), landed);
+    // An earlier run of ours, but another record, or another place.
+    for other in [Head { hash: Hash([9; 32]), ..landed }, Head { seq: Seq(5), ..landed }] {
+        let mut machine = machine_that_tried(heads[3], heads[3], vec![other]);
+        assert_eq!(halts(follow(&mut world, &mut machine)), Halt::Twin { seq: Seq(4) });
+    }
 }
 
 #[test]
