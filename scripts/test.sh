@@ -44,9 +44,6 @@ if [ -n "${CI:-}" ]; then
     export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_CODEGEN_UNITS=2
     # The same cases each time: what is found must be due to the change. Who runs this by hand draws others.
     export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-20260101}
-    # The evil store's random cases depend on timing as well, and still find something about once in 300: a change is
-    # not to blame for it. The kept ones run here, the random ones by hand.
-    export HUSHFS_EVIL_CASES=${HUSHFS_EVIL_CASES:-0}
 fi
 
 if [ $# -eq 0 ]; then
