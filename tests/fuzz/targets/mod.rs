@@ -21,8 +21,8 @@ pub struct Target {
     seeds: fn() -> Vec<Vec<u8>>,
 }
 
-/// Objects have 4 KiB at least, and a chunk a buffer of its own.
-const FREE: usize = 256 << 10;
+/// Objects have 4 KiB at least, a chunk a buffer of its own, and all commands with their help texts take 300 KiB.
+const FREE: usize = 512 << 10;
 /// An lz4 block may stand for 255 times its length; what is decoded from that is a few times longer in memory.
 const COMPRESSED: usize = 255 * 12;
 /// Sealing and opening copy; decoded things have pointers and lengths.
