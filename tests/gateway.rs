@@ -288,6 +288,36 @@ async fn a_revoked_link_is_refused_at_once_though_its_blocks_are_still_in_memory
     rig.stop().await;
 }
 
+/// Taking back deletes the packs right after the link, and that may be seen before the link is looked at again.
+#[tokio::test]
+async fn a_pack_that_went_with_its_link_is_called_taken_back_and_not_mistyped() {
+    let rig = rig(Limits { fresh_for: Duration::from_secs(3600), ..limits() }, &[]).await;
+    assert_eq!(rig.get_range(&rig.path("/pk/1"), "bytes=0-262143").await.status, 206);
+    let (name, tombstone) = rig.link.tombstone();
+    rig.store.create(&name, tombstone.into()).await.unwrap();
+    let packs: Vec<_> = rig.link.objects.iter().map(|(name, _)| *name).collect();
+    for pack in packs.iter().filter(|name| matches!(name, ObjectName::SharePack(..))) {
+        rig.store.delete(pack).await.unwrap();
+    }
+    // Known still to be there: it ends before its first block, and is asked for again.
+    let address = rig.address.to_string();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (last, path) = (60 * BLOCK_LEN, rig.path("/pk/1"));
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nRange: bytes={last}-\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    drop(stream.read_to_end(&mut Vec::new()).await);
+    assert_eq!(rig.get_range(&path, &format!("bytes={last}-")).await.why(), (410, "revoked"));
+    rig.stop().await;
+
+    let rig = self::rig(Limits { fresh_for: Duration::from_secs(3600), ..limits() }, &[]).await;
+    assert_eq!(rig.get(&rig.path("/record")).await.status, 200);
+    assert_eq!(rig.get_range(&rig.path("/pk/99"), "bytes=0-262143").await.why(), (404, "not-found"));
+    let (name, tombstone) = rig.link.tombstone();
+    rig.store.create(&name, tombstone.into()).await.unwrap();
+    assert_eq!(rig.get_range(&rig.path("/pk/99"), "bytes=0-262143").await.why(), (410, "revoked"));
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn a_thousand_small_ranges_are_few_reads_of_the_bucket() {
     // However busy the machine is: it is counted here, not timed.

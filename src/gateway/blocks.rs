@@ -87,7 +87,10 @@ impl Blocks {
         };
         self.metrics.cache_misses.add(1);
         let Some(flight) = self.flights.start(&run, fetch) else { return Ok(None) };
-        let Some(blocks) = flight.await.unwrap_or(Ok(None))? else { return Ok(None) };
+        let Some(blocks) = flight.await.unwrap_or(Ok(None))? else {
+            self.sizes.lock().pop(&pack);
+            return Ok(None);
+        };
         let found = blocks.iter().find(|(number, _)| *number == block);
         Ok(Some(found.map(|(_, bytes)| bytes.clone()).unwrap_or_default()))
     }

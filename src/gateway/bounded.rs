@@ -19,6 +19,10 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
         self.entries.get(key).map(|(_, value)| value)
     }
 
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(_, value)| value)
+    }
+
     /// Without that it counts as used.
     pub fn contains(&self, key: &K) -> bool {
         self.entries.contains(key)

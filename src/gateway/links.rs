@@ -58,6 +58,14 @@ impl Links {
         Ok(self.judge(self.newest(link).await?))
     }
 
+    /// As the store has it now. For who finds that something of the link is gone: was the link taken back?
+    pub async fn state_now(&self, link: LinkId) -> Result<LinkState, StoreError> {
+        if let Some(known) = self.known.lock().get_mut(&link) {
+            known.until = Instant::now();
+        }
+        self.state(link).await
+    }
+
     /// Expiry is judged anew each time: it needs no store.
     fn judge(&self, newest: Newest) -> LinkState {
         let Some(record) = newest else { return LinkState::Absent };
@@ -221,6 +229,18 @@ mod tests {
         assert_eq!(rig.state().await, "revoked 2");
         rig.memory.delete(&ObjectName::Share(rig.keys.id(), 2)).await.unwrap();
         later().await;
+        assert_eq!(rig.state().await, "revoked 2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_now_is_not_told_what_was() {
+        let rig = rig();
+        rig.publish(1, None);
+        assert_eq!(rig.state().await, "current 1");
+        rig.bury(2);
+        assert_eq!(rig.state().await, "current 1", "believed for a moment");
+        let now = rig.links.state_now(rig.keys.id()).await.unwrap();
+        assert!(matches!(now, LinkState::Revoked(_)), "{now:?}");
         assert_eq!(rig.state().await, "revoked 2");
     }
 

@@ -236,7 +236,11 @@ async fn pack(
     }
     let size = match gateway.in_time(gateway.blocks.size((link, number))).await {
         Ok(Some(size)) => size,
-        Ok(None) => return refusal(StatusCode::NOT_FOUND, "not-found"),
+        // Packs go right after the link does, and that may be sooner than it is noticed here.
+        Ok(None) => match gateway.in_time(gateway.links.state_now(link)).await {
+            Ok(state) => return not_current(&state),
+            Err(error) => return store_failed(&error),
+        },
         Err(error) => return store_failed(&error),
     };
     let wanted = headers.get(header::RANGE).map(|value| value.to_str().unwrap_or(""));

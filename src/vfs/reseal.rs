@@ -232,11 +232,15 @@ impl Shared {
             let epoch = self.drive.keys.epoch();
             self.patiently(|| self.count(epoch, Duration::ZERO))?;
             let (done, unreadable) = self.walk(epoch)?;
-            if done > 0 || self.drive.keys.epoch() != epoch {
+            if done > 0 {
                 continue;
             }
             self.flush()?;
             let mut state = self.state.lock();
+            // Meanwhile the volume may have been rotated, and the same asked for anew.
+            if self.drive.keys.epoch() != epoch {
+                continue;
+            }
             (self.keep)(None).map_err(Trouble::Never)?;
             state.wish = None;
             state.status.resealing = false;

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 #[path = "virtual_time.rs"]
 mod virtual_time;
 
-pub use virtual_time::VirtualTime;
+pub use virtual_time::{VirtualTime, finish};
 
 pub const PASSWORD: &[u8] = b"correct horse battery staple";
 
@@ -191,6 +191,10 @@ impl Rig {
         let volume = Volume::open(around, options, secret).expect("opened beside");
         let files = Files::of(&volume, self.runtime.clone());
         (volume, files)
+    }
+
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
     }
 
     pub fn volume(&self) -> &Volume {
@@ -403,7 +407,7 @@ impl Files {
             let range = ByteRange::new(at, size.min(at + (1 << 20)));
             let read = timed(|| match self.drive().read(ino, handle, range)? {
                 ReadReply::Ready(bytes) => Ok(bytes),
-                ReadReply::Later(later) => self.runtime.block_on(later),
+                ReadReply::Later(later) => finish(&self.runtime, later),
             });
             match read {
                 Ok(bytes) => all.extend_from_slice(&bytes),
