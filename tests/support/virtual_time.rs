@@ -39,7 +39,10 @@ impl Drop for VirtualTime {
 
 /// The future's outcome, worked out on the runtime itself: while it is polled there, a paused clock stands still. Polled by
 /// the caller's thread, as `Handle::block_on` does, a deadline may be over before the thread has its turn.
-pub fn finish<T: Send + 'static>(runtime: &tokio::runtime::Handle, work: impl Future<Output = T> + Send + 'static) -> T {
+pub fn finish<T: Send + 'static>(
+    runtime: &tokio::runtime::Handle,
+    work: impl Future<Output = T> + Send + 'static,
+) -> T {
     let (tell, told) = std::sync::mpsc::channel();
     runtime.spawn(async move { drop(tell.send(work.await)) });
     told.recv().expect("a runtime that goes on")
