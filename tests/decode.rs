@@ -1,5 +1,5 @@
-//! FORMAT.md says enough: `scripts/decode.py`, which goes by it, reads what the program wrote, now and in a volume
-//! that was frozen (`tests/golden/volume-v1`), and the program still reads that one too.
+//! FORMAT.md says enough: `scripts/decode.py`, which goes by it, reads what the program wrote, now and in volumes
+//! that were frozen (`tests/golden/volume-*`), and the program still reads those too.
 
 #[path = "support/compare.rs"]
 mod compare;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use compare::{same_by_rsync, same_holes, same_times};
 use drive::{PASSWORD, TestDrive, text};
+use frozen::{PLAIN, ROTATED};
 
 const BEFORE: &str = r#"
     printf 'one\n' > a
@@ -155,43 +156,82 @@ fn the_golden_vectors_open_by_the_format() {
 }
 
 #[test]
-fn the_frozen_volume_is_what_it_was_by_the_format() {
-    let frozen = frozen::Frozen::copy();
-    succeed(&decode(&frozen.store(), &frozen.password(), &["verify"]));
-    let list = decode(&frozen.store(), &frozen.password(), &["list"]);
-    succeed(&list);
-    assert_eq!(String::from_utf8_lossy(&list.stdout), frozen::expected("listing"));
-    let copy = frozen.root.path().join("copy");
-    succeed(&decode(&frozen.store(), &frozen.password(), &["extract", copy.to_str().expect("UTF-8")]));
-    frozen::check_tree(&copy);
+fn the_frozen_volumes_are_what_they_were_by_the_format() {
+    for volume in [PLAIN, ROTATED] {
+        let frozen = volume.copy();
+        succeed(&decode(&frozen.store(), &frozen.password(), &["verify"]));
+        let list = decode(&frozen.store(), &frozen.password(), &["list"]);
+        succeed(&list);
+        assert_eq!(String::from_utf8_lossy(&list.stdout), volume.expected("listing"));
+        let copy = frozen.root.path().join("copy");
+        succeed(&decode(&frozen.store(), &frozen.password(), &["extract", copy.to_str().expect("UTF-8")]));
+        volume.check_tree(&copy);
 
-    let words = frozen.root.path().join("words");
-    fs::write(&words, frozen::expected("recovery-words").to_uppercase()).expect("a file");
-    let arguments = [frozen.store().into_os_string(), "--recovery-words-file".into(), words.into(), "list".into()];
-    let by_words = Command::new(python()).arg(script()).args(arguments).output().expect("python");
-    succeed(&by_words);
-    assert_eq!(by_words.stdout, list.stdout);
+        let words = frozen.root.path().join("words");
+        fs::write(&words, volume.expected("recovery-words").to_uppercase()).expect("a file");
+        let by_words = decode_by("--recovery-words-file", &frozen.store(), &words, &["list"]);
+        succeed(&by_words);
+        assert_eq!(by_words.stdout, list.stdout);
+    }
 }
 
 #[test]
-fn the_program_opens_the_frozen_volume() {
-    let frozen = frozen::Frozen::copy();
+fn the_program_opens_the_frozen_volumes() {
+    for volume in [PLAIN, ROTATED] {
+        let frozen = volume.copy();
+        let url = format!("file://{}", frozen.store().display());
+        let mut drive = TestDrive::existing(frozen.root, url, Vec::new());
+        drive.mount_with(&["-o", "ro"]);
+        assert_eq!(frozen::listing(&drive.mount_point()), volume.expected("listing"));
+        volume.check_tree(&drive.mount_point());
+        drive.umount();
+    }
+}
+
+#[test]
+fn the_frozen_recipient_and_the_frozen_links_open_too() {
+    let frozen = ROTATED.copy();
+    let identity = frozen.root.path().join("identity");
+    fs::write(&identity, IDENTITY).expect("a file");
+    let theirs = decode_by("--identity-file", &frozen.store(), &identity, &["list"]);
+    succeed(&theirs);
+    assert_eq!(String::from_utf8_lossy(&theirs.stdout), ROTATED.expected("listing"));
+
+    let links = ROTATED.expected("links");
+    let (open, revoked) = links.trim_end().split_once('\n').expect("two links");
+    let out = frozen.root.path().join("decoded");
+    let extract = ["link", open, "extract", out.to_str().expect("UTF-8")];
+    succeed(&Command::new(python()).arg(script()).arg(frozen.store()).args(extract).output().expect("python"));
+    let gone = Command::new(python()).arg(script()).arg(frozen.store()).args(["link", revoked, "list"]).output();
+    assert_eq!(gone.expect("python").status.code(), Some(10));
+    let sums = ROTATED.expected("sha256sums");
+    let sums: Vec<_> = sums.lines().filter(|line| line.contains("  ./shared/")).collect();
+    assert_eq!(sums.len(), 4);
+    fs::write(out.join("sums"), sums.join("\n") + "\n").expect("a file");
+    let check =
+        |folder: &Path| Command::new("sha256sum").args(["-c", "sums"]).current_dir(folder).output().expect("sha256sum");
+    succeed(&check(&out));
+
     let url = format!("file://{}", frozen.store().display());
-    let mut drive = TestDrive::existing(frozen.root, url, Vec::new());
-    drive.mount_with(&["-o", "ro"]);
-    assert_eq!(frozen::listing(&drive.mount_point()), frozen::expected("listing"));
-    frozen::check_tree(&drive.mount_point());
-    drive.umount();
+    let drive = TestDrive::existing(frozen.root, url, Vec::new());
+    let got = drive.root.path().join("got");
+    fs::create_dir(&got).expect("a folder");
+    let get = |link: &str| drive.run(&["get", link, "-o", got.to_str().expect("UTF-8"), "--store", &drive.url]);
+    succeed(&get(open));
+    fs::copy(out.join("sums"), got.join("sums")).expect("a file");
+    succeed(&check(&got));
+    let refused = get(revoked);
+    assert!(!refused.status.success() && text(&refused).contains("taken back"), "{}", text(&refused));
 }
 
 #[test]
 fn what_is_damaged_is_named_and_the_rest_is_read() {
     // What happens to which object, what is said of it, and whether files still come out.
-    let only = |folder: &str| frozen::only_object(folder);
+    let only = |folder: &str| PLAIN.only_object(folder);
     let (checkpoint, segment) = (only("ck"), only("seg"));
-    let log = frozen::objects("log");
+    let log = PLAIN.objects("log");
     let (first, last) = (log.first().expect("a record").clone(), log.last().expect("a record").clone());
-    let packs = frozen::objects("pk");
+    let packs = PLAIN.objects("pk");
     let pack = packs.first().expect("a pack").clone();
     type Harm = Box<dyn Fn(&Path)>;
     let flip = |name: &str, at: i64| -> Harm {
@@ -223,7 +263,7 @@ fn what_is_damaged_is_named_and_the_rest_is_read() {
         (remove(&pack), &pack, "missing"),
     ];
     for (harm, name, word) in cases {
-        let frozen = frozen::Frozen::copy();
+        let frozen = PLAIN.copy();
         harm(&frozen.store());
         let verify = decode(&frozen.store(), &frozen.password(), &["verify"]);
         assert_eq!(verify.status.code(), Some(1), "{name}: {}", text(&verify));
@@ -233,19 +273,19 @@ fn what_is_damaged_is_named_and_the_rest_is_read() {
     }
 
     // One pack is gone: whatever has no bytes in it is there, whole, and nothing else.
-    let frozen = frozen::Frozen::copy();
+    let frozen = PLAIN.copy();
     remove(&pack)(&frozen.store());
     let copy = frozen.root.path().join("copy");
     let extract = decode(&frozen.store(), &frozen.password(), &["extract", copy.to_str().expect("UTF-8")]);
     assert_eq!(extract.status.code(), Some(1), "{}", text(&extract));
-    let lost = frozen::wrong_files(&copy);
+    let lost = PLAIN.wrong_files(&copy);
     assert!(!lost.is_empty() && lost.iter().all(|path| !copy.join(path).exists()), "{lost:?}");
-    assert!(frozen::files() > lost.len(), "nothing came out");
+    assert!(PLAIN.files() > lost.len(), "nothing came out");
 }
 
 #[test]
 fn each_failure_has_its_exit_code_and_says_why() {
-    let frozen = frozen::Frozen::copy();
+    let frozen = PLAIN.copy();
     let code = |output: &Output, code, said: &str| {
         assert_eq!(output.status.code(), Some(code), "{}", text(output));
         assert!(text(output).contains(said), "{said:?} is not in:\n{}", text(output));

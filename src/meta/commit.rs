@@ -417,10 +417,14 @@ impl Task {
                         return Err(Stop::Superseded);
                     }
                     Ok(Need::Seal { epoch, seq, prev }) => match self.seal(work, &pending, epoch, seq, prev).await {
-                        Ok(bytes) => {
-                            self.note_attempt(Head { seq, hash: object_hash(&bytes) });
-                            Event::Sealed(bytes)
-                        }
+                        Ok(bytes) => match self.note_attempt(Head { seq, hash: object_hash(&bytes) }) {
+                            Ok(()) => Event::Sealed(bytes),
+                            Err(error) => {
+                                self.failing(&format!("record {seq} could not be noted as this device's own: {error}"))
+                                    .await;
+                                continue 'again;
+                            }
+                        },
                         Err(error) => {
                             self.failing(&error).await;
                             continue 'again;
@@ -456,13 +460,11 @@ impl Task {
         }
     }
 
-    /// By this the next mount tells the record from a twin's, if nobody hears that it was created. Commits make room on
-    /// a disk that is full, so they go on without it: then it is a twin's, and what is done again fits all the same.
-    fn note_attempt(&mut self, attempt: Head) {
+    /// By this the next mount tells the record from a twin's, if nobody hears that it was created. Without it nothing is
+    /// sent: what is pending here would be done again over what the record did.
+    fn note_attempt(&mut self, attempt: Head) -> Result<(), KeyringError> {
         self.identity.note_attempt(attempt);
-        if let Err(error) = self.put_identity() {
-            tracing::error!("that record {} is this device's own could not be remembered: {error}", attempt.seq);
-        }
+        self.put_identity()
     }
 
     async fn seal(

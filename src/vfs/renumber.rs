@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use crate::base::{ByteRange, ChunkNo, InodeId, KeyNo, Name, PackName, PackNo, Timestamp};
 use crate::content::Room;
 use crate::format::chunk::chunk_span;
-use crate::format::intent::{Change, Entry, Intent, NewInode};
+use crate::format::intent::{AttrChange, Change, Entry, Intent, NewInode};
 use crate::format::link::LinkRow;
 use crate::format::rows::{ChunkRow, FILE_LEN_MAX, FileKeyRow, InodeRow, PackRow, RowKey, mode};
 use crate::meta::leftover::Leftover;
@@ -82,7 +82,7 @@ impl<'a> Renumber<'a> {
                 let (a, b) = (self.place(a.parent, a.name), self.place(b.parent, b.name));
                 vec![Intent::Exchange { a, a_ino: self.inode(a_ino), b, b_ino: self.inode(b_ino), time }]
             }
-            Intent::SetAttr { ino, set, time } => vec![Intent::SetAttr { ino: self.inode(ino), set, time }],
+            Intent::SetAttr { ino, set, time } => self.set_attr(drive, ino, set, time)?,
             Intent::SetXattr { ino, name, value, time } => {
                 vec![Intent::SetXattr { ino: self.inode(ino), name, value, time }]
             }
@@ -119,6 +119,26 @@ impl<'a> Renumber<'a> {
             Intent::FileKey { ino, key } => {
                 vec![Intent::FileKey { ino: self.inode(ino), key: key.map(|key| self.key(key)) }]
             }
+        })
+    }
+
+    /// Of two changes of one attribute the later stands, and it keeps its time.
+    fn set_attr(&self, drive: &Drive, ino: InodeId, mut set: AttrChange, time: Timestamp) -> VfsResult<Vec<Intent>> {
+        let here = self.inode(ino);
+        let row = drive.view().inode(here).map_err(drive.failed(WHAT))?;
+        let Some(row) = row.filter(|row| self.is_others(ino) && row.ctime > time) else {
+            return Ok(vec![Intent::SetAttr { ino: here, set, time }]);
+        };
+        let before = self.changes.before(ino).map(|before| &before.row);
+        let is_as_before = |same: fn(&InodeRow, &InodeRow) -> bool| before.is_some_and(|before| same(before, &row));
+        set.mode = set.mode.filter(|_| is_as_before(|before, row| before.mode == row.mode));
+        set.uid = set.uid.filter(|_| is_as_before(|before, row| before.uid == row.uid));
+        set.gid = set.gid.filter(|_| is_as_before(|before, row| before.gid == row.gid));
+        set.atime = set.atime.filter(|_| is_as_before(|before, row| before.atime == row.atime));
+        set.mtime = set.mtime.filter(|_| is_as_before(|before, row| before.mtime == row.mtime));
+        Ok(match set == AttrChange::default() {
+            true => Vec::new(),
+            false => vec![Intent::SetAttr { ino: here, set, time: row.ctime }],
         })
     }
 

@@ -1,4 +1,4 @@
-//! The volume in `tests/golden/volume-v1`: a copy of it to work on, what it holds, and how it was made.
+//! The volumes in `tests/golden/volume-*`: copies of them to work on, what they hold, and how they were made.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -19,19 +19,21 @@ use zeroize::Zeroizing;
 use super::compare::{output, run};
 use super::drive::{self, TestDrive, text};
 
+/// A folder of `tests/golden`.
+#[derive(Clone, Copy)]
+pub struct Volume(&'static str);
+
+/// Of one epoch, with a floor.
+pub const PLAIN: Volume = Volume("volume-v1");
+/// Of several epochs, with a recipient and a link.
+pub const ROTATED: Volume = Volume("volume-v1-rotated");
+
 /// A copy of its store, so that a test may do with it what it likes.
 pub struct Frozen {
     pub root: tempfile::TempDir,
 }
 
 impl Frozen {
-    pub fn copy() -> Self {
-        let root = drive::scratch();
-        run("cp", &["-r", folder().join("store").to_str().expect("UTF-8"), root.path().to_str().expect("UTF-8")]);
-        fs::write(root.path().join("password"), super::PASSWORD).expect("a password file");
-        Self { root }
-    }
-
     pub fn store(&self) -> PathBuf {
         self.root.path().join("store")
     }
@@ -41,25 +43,58 @@ impl Frozen {
     }
 }
 
-pub fn expected(file: &str) -> String {
-    let path = folder().join(file);
-    let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    String::from_utf8_lossy(&bytes).into_owned()
-}
+impl Volume {
+    pub fn folder(self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(self.0)
+    }
 
-/// Names of its objects in one folder of the store, in order.
-pub fn objects(kind: &str) -> Vec<String> {
-    let store = folder().join("store");
-    let found = output("find", &[store.join(kind).to_str().expect("UTF-8"), "-type", "f", "-printf", "%P\\n"]);
-    let mut names: Vec<_> = found.lines().map(|name| format!("{kind}/{name}")).collect();
-    names.sort();
-    names
-}
+    pub fn copy(self) -> Frozen {
+        let root = drive::scratch();
+        let store = self.folder().join("store");
+        run("cp", &["-r", store.to_str().expect("UTF-8"), root.path().to_str().expect("UTF-8")]);
+        fs::write(root.path().join("password"), super::PASSWORD).expect("a password file");
+        Frozen { root }
+    }
 
-pub fn only_object(kind: &str) -> String {
-    let names = objects(kind);
-    assert_eq!(names.len(), 1, "{kind}: {names:?}");
-    names[0].clone()
+    pub fn expected(self, file: &str) -> String {
+        let path = self.folder().join(file);
+        let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Names of its objects in one folder of the store, in order.
+    pub fn objects(self, kind: &str) -> Vec<String> {
+        let folder = self.folder().join("store").join(kind);
+        let found = output("find", &[folder.to_str().expect("UTF-8"), "-type", "f", "-printf", "%P\\n"]);
+        let mut names: Vec<_> = found.lines().map(|name| format!("{kind}/{name}")).collect();
+        names.sort();
+        names
+    }
+
+    pub fn only_object(self, kind: &str) -> String {
+        let names = self.objects(kind);
+        assert_eq!(names.len(), 1, "{kind}: {names:?}");
+        names[0].clone()
+    }
+
+    /// Contents and attributes of a tree are those of the volume.
+    pub fn check_tree(self, root: &Path) {
+        assert_eq!(self.wrong_files(root), Vec::<String>::new());
+        assert_eq!(String::from_utf8_lossy(&attributes(root)), self.expected("attributes"));
+    }
+
+    /// Files whose content is another than the volume's, or that are missing.
+    pub fn wrong_files(self, root: &Path) -> Vec<String> {
+        let sums = self.folder().join("sha256sums");
+        let checked = Command::new("sha256sum").arg("-c").arg(sums).current_dir(root).output().expect("sha256sum");
+        let lines = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert_eq!(lines.lines().count(), self.files(), "{}", text(&checked));
+        lines.lines().filter_map(|line| Some(line.split_once(": FAILED")?.0.to_owned())).collect()
+    }
+
+    pub fn files(self) -> usize {
+        self.expected("sha256sums").lines().count()
+    }
 }
 
 /// A negative place counts from the end.
@@ -68,25 +103,6 @@ pub fn flip(object: &Path, at: i64) {
     let at = at.rem_euclid(bytes.len() as i64) as usize;
     bytes[at] ^= 1;
     fs::write(object, bytes).expect("an object");
-}
-
-/// Contents and attributes of a tree are those of the volume.
-pub fn check_tree(root: &Path) {
-    assert_eq!(wrong_files(root), Vec::<String>::new());
-    assert_eq!(String::from_utf8_lossy(&attributes(root)), expected("attributes"));
-}
-
-/// Files whose content is another than the volume's, or that are missing.
-pub fn wrong_files(root: &Path) -> Vec<String> {
-    let sums = folder().join("sha256sums");
-    let checked = Command::new("sha256sum").arg("-c").arg(sums).current_dir(root).output().expect("sha256sum");
-    let lines = String::from_utf8_lossy(&checked.stdout).into_owned();
-    assert_eq!(lines.lines().count(), files(), "{}", text(&checked));
-    lines.lines().filter_map(|line| Some(line.split_once(": FAILED")?.0.to_owned())).collect()
-}
-
-pub fn files() -> usize {
-    expected("sha256sums").lines().count()
 }
 
 /// The same lines as `decode.py list`.
@@ -144,10 +160,6 @@ fn in_order(root: &Path, which: &str, program: &str) -> Vec<u8> {
     said.stdout
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/volume-v1")
-}
-
 const BEFORE_CHECKPOINT: &str = r#"
     printf 'one\n' > a
     ln a 'hard link'
@@ -202,7 +214,7 @@ const LAST: &str = r#"
     touch -h -d '2099-01-01 00:00:00.000000001 UTC' symlink
 "#;
 
-const README: &str = "\
+const README_PLAIN: &str = "\
 # A volume of format 1
 
 A copied bucket, frozen: whatever is changed later, this must open to what it opened to on the day it was made.
@@ -219,16 +231,76 @@ A copied bucket, frozen: whatever is changed later, this must open to what it op
 Made by `cargo test --test decode -- --ignored`, which never changes one that is there. A new format gets a new folder.
 ";
 
+const BEFORE_ROTATION: &str = r#"
+    printf 'one\n' > a
+    ln a b
+    awk 'BEGIN { for (i = 0; i < 2500; i++) printf "line %06d %0100d\n", i, 0 }' > lines
+    cp lines same
+    cp lines overwritten
+    truncate -s 30M sparse
+    printf middle | dd of=sparse bs=1 seek=15000000 conv=notrunc status=none
+    setfattr -n user.comment -v 'a comment' a
+    mkdir -p shared/sub
+    printf of-the-first-epoch > shared/first
+    : > shared/empty
+"#;
+
+const AFTER_RESEALING: &str = r#"
+    printf over | dd of=overwritten bs=1024 seek=100 conv=notrunc status=none
+    printf of-the-second-epoch > shared/sub/second
+    cp lines later
+    rm same
+"#;
+
+const OF_THE_LAST_EPOCH: &str = r#"
+    printf two >> a
+    printf of-the-third-epoch > shared/third
+    cp lines last
+    printf again | dd of=overwritten bs=1024 seek=200 conv=notrunc status=none
+    find . -exec touch -h -d '2001-02-03 04:05:06.123456789 UTC' {} +
+"#;
+
+const README_ROTATED: &str = "\
+# A volume of format 1 whose keys were rotated
+
+Frozen as the one beside it, and read by the same tests. Three epochs: what was written in the first was sealed anew in
+the second (`key rotate --data`), at whose end there is a checkpoint; what was written in the second stayed under its
+keys. A recipient was let in during the first, and each rotation made a slot for it. The folder `shared` was published in
+the last.
+
+| | |
+|---|---|
+| `store/` | the objects |
+| password, `recovery-words` | as in `volume-v1`; the identity `IDENTITY` in `tests/decode.rs` opens it too |
+| `links` | a link to `shared` that is open, and one that was taken back |
+| `listing`, `sha256sums`, `attributes` | as in `volume-v1` |
+
+Made by `cargo test --test decode -- --ignored`, which never changes one that is there. A new format gets a new folder.
+";
+
 #[test]
 #[ignore = "writes files"]
-fn make_the_frozen_volume() {
-    assert!(!folder().exists(), "{} is frozen", folder().display());
+fn make_the_frozen_volumes() {
+    if !PLAIN.folder().exists() {
+        make_plain();
+    }
+    if !ROTATED.folder().exists() {
+        make_rotated();
+    }
+}
+
+fn init() -> (TestDrive, String) {
     let root = drive::scratch();
     let url = format!("file://{}", root.path().join("store").display());
-    let mut drive = TestDrive::existing(root, url, Vec::new());
+    let drive = TestDrive::existing(root, url, Vec::new());
     let init = drive.run(&["init", &drive.url, "--kdf-memory", "64MiB"]);
     assert!(init.status.success(), "{}", text(&init));
+    let words = recovery_words(&text(&init));
+    (drive, words)
+}
 
+fn make_plain() {
+    let (mut drive, words) = init();
     drive.mount();
     write_in(&drive, BEFORE_CHECKPOINT);
     drive.umount();
@@ -238,22 +310,52 @@ fn make_the_frozen_volume() {
     drive.flush();
     write_in(&drive, LAST);
     drive.flush();
+    freeze(PLAIN, drive, README_PLAIN, &words, None);
+}
 
+fn make_rotated() {
+    let (mut drive, words) = init();
+    super::succeed(&drive.run(&["key", "add", &drive.url, "--recipient", super::RECIPIENT]));
+    drive.mount();
+    write_in(&drive, BEFORE_ROTATION);
+    drive.flush();
+    super::rotate(&drive, &["--data"]);
+    write_in(&drive, AFTER_RESEALING);
+    drive.umount();
+    checkpoint_and_trim(&drive);
+    drive.mount();
+    super::rotate(&drive, &[]);
+    write_in(&drive, OF_THE_LAST_EPOCH);
+    drive.flush();
+    let (shared, mount) = (drive.mount_point().join("shared"), drive.mount_point());
+    let links = [(); 2].map(|()| {
+        let made = drive.run(&["share", "create", shared.to_str().expect("UTF-8")]);
+        super::succeed(&made);
+        String::from_utf8(made.stdout).expect("UTF-8")
+    });
+    super::succeed(&drive.run(&["share", "revoke", links[1].trim(), mount.to_str().expect("UTF-8")]));
+    freeze(ROTATED, drive, README_ROTATED, &words, Some(links.concat()));
+}
+
+fn freeze(volume: Volume, mut drive: TestDrive, readme: &str, words: &str, links: Option<String>) {
     let mount = drive.mount_point();
-    let facts: [(&str, Vec<u8>); 5] = [
-        ("README.md", README.into()),
-        ("recovery-words", recovery_words(&text(&init)).into()),
-        ("listing", listing(&mount).into()),
-        ("attributes", attributes(&mount)),
-        ("sha256sums", in_order(&mount, "-type f", "sha256sum")),
+    let facts: [(&str, Option<Vec<u8>>); 6] = [
+        ("README.md", Some(readme.into())),
+        ("recovery-words", Some(words.into())),
+        ("links", links.map(String::into_bytes)),
+        ("listing", Some(listing(&mount).into())),
+        ("attributes", Some(attributes(&mount))),
+        ("sha256sums", Some(in_order(&mount, "-type f", "sha256sum"))),
     ];
     drive.umount();
-    fs::create_dir(folder()).expect("a folder");
+    fs::create_dir(volume.folder()).expect("a folder");
     for (file, content) in facts {
-        fs::write(folder().join(file), content).expect(file);
+        if let Some(content) = content {
+            fs::write(volume.folder().join(file), content).expect(file);
+        }
     }
-    let store = drive.store_dir();
-    run("cp", &["-r", store.to_str().expect("UTF-8"), folder().to_str().expect("UTF-8")]);
+    let (store, folder) = (drive.store_dir(), volume.folder());
+    run("cp", &["-r", store.to_str().expect("UTF-8"), folder.to_str().expect("UTF-8")]);
 }
 
 fn write_in(drive: &TestDrive, script: &str) {

@@ -67,7 +67,7 @@ impl World {
     pub fn new() -> Self {
         if traced() {
             let _ =
-                tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).try_init();
+                tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).try_init();
         }
         let clock = Arc::new(TestClock::new());
         let machine = Machine::new(clock.clone());

@@ -18,7 +18,8 @@ use hushfs::format::{ObjectName, Prefix};
 use hushfs::meta::keyring::{KeyObjects, Secret, init_volume};
 use hushfs::store::{Connected, Fault, FaultStore, Faults, MemoryStore, Patience, Rule, Store, decorate};
 use hushfs::vfs::api::{
-    Caller, DirWant, HandleId, Kill, OpenFlags, ReadReply, SetAttr, Vfs, VfsError, VfsResult, WriteReply, XattrMode,
+    Attr, Caller, DirWant, HandleId, Kill, OpenFlags, ReadReply, SetAttr, Vfs, VfsError, VfsResult, WriteReply,
+    XattrMode,
 };
 use hushfs::vfs::{Drive, OpenError, Surroundings, Volume, VolumeOptions, VolumeStatus};
 use parking_lot::Mutex;
@@ -451,8 +452,17 @@ impl Files {
     }
 
     pub fn chmod(&self, path: &str, mode: u32) -> VfsResult<()> {
+        self.set(path, &SetAttr { mode: Some(mode), ..SetAttr::default() })
+    }
+
+    pub fn set(&self, path: &str, set: &SetAttr) -> VfsResult<()> {
         let ino = self.find(path)?;
-        timed(|| self.drive().setattr(ino, &SetAttr { mode: Some(mode), ..SetAttr::default() })).map(drop)
+        timed(|| self.drive().setattr(ino, set)).map(drop)
+    }
+
+    pub fn attributes(&self, path: &str) -> VfsResult<Attr> {
+        let ino = self.find(path)?;
+        timed(|| self.drive().getattr(ino))
     }
 
     pub fn set_xattr(&self, path: &str, name: &str, value: &[u8]) -> VfsResult<()> {

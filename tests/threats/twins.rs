@@ -15,6 +15,7 @@ use hushfs::format::{ObjectName, Prefix, Record};
 use hushfs::meta::mounting::MountError;
 use hushfs::store::{Fault, Op, Rule, StoreErrorKind};
 use hushfs::vfs::OpenError;
+use hushfs::vfs::api::{SetAttr, TimeOrNow};
 
 use crate::data::{Resumed, copy_folder};
 use crate::rig::{Files, Rig, chain, eventually, noise};
@@ -448,6 +449,45 @@ fn t8_a_file_of_which_both_wrote_a_part_is_there_twice_and_neither_is_a_mixture(
     let conflict = names.iter().find(|name| name.starts_with("big (conflict two ")).expect("the other version");
     assert!(files.read(&format!("one/{conflict}")).expect("read") == [&old[..], b"the end"].concat());
     assert_eq!(files.get_xattr(&format!("one/{conflict}"), "user.kept").expect("its attribute"), b"yes");
+}
+
+#[test]
+fn t8_of_two_changes_of_one_attribute_the_later_stands_whoever_comes_later() {
+    let mut rig = volume_with_folders();
+    for name in ["one/both", "one/each"] {
+        rig.files().save(name, b"content").expect("saved");
+    }
+    rig.flush();
+    copy(&rig, "one", "two");
+    let first = rig.leave();
+    rig.become_new_machine("two");
+    let files = mount(&mut rig);
+    rig.break_store(Fault::Fail(StoreErrorKind::Unreachable));
+    let mtime = Timestamp::new(1_000_000_000, 5);
+    for name in ["one/both", "one/each"] {
+        files
+            .set(name, &SetAttr { mode: Some(0o600), mtime: Some(TimeOrNow::Time(mtime)), ..SetAttr::default() })
+            .expect("set");
+    }
+    rig.close();
+    rig.faults.clear();
+    rig.return_to(first);
+    let files = rig.files();
+    files.chmod("one/both", 0o640).expect("changed");
+    files.set("one/each", &SetAttr { uid: Some(7), ..SetAttr::default() }).expect("changed");
+    rig.flush();
+    let later = files.attributes("one/each").expect("attributes").ctime;
+    rig.close();
+    rig.become_new_machine("two");
+    mount(&mut rig);
+    rig.flush();
+    rig.close();
+    assert_eq!(runs(&rig).len(), 2, "no copy was noticed");
+    rig.become_new_machine("three");
+    let files = mount(&mut rig);
+    let [both, each] = ["one/both", "one/each"].map(|name| files.attributes(name).expect("attributes"));
+    assert_eq!((both.mode & 0o7777, both.mtime), (0o640, mtime));
+    assert_eq!((each.mode & 0o7777, each.uid, each.mtime, each.ctime), (0o600, 7, mtime, later));
 }
 
 #[test]
