@@ -22,9 +22,11 @@ mod range;
 mod routes;
 mod server;
 
-pub use address::{AddressRange, AddressRangeError};
+pub use address::{AddressRange, AddressRangeError, client_address};
 pub use boxed::{BoxError, BoxSource};
 pub use export::{Ciphertext, Exported, INSIDE_MAX, export_page};
 pub use limits::{Budget, Limits};
 pub use page::{page_file, page_hashes};
+pub use range::{RangeRefusal, aligned_range};
+pub use routes::place_of;
 pub use server::{Gateway, GatewayOptions, ListenError, bind, serve};

@@ -131,7 +131,8 @@ fn log(gateway: &Gateway, method: &Method, path: &str, asker: Asker, status: Sta
     }
 }
 
-fn place_of(path: &str, whole: bool) -> String {
+/// What the log says of a path.
+pub fn place_of(path: &str, whole: bool) -> String {
     let mut parts = path.strip_prefix("/s/").unwrap_or_default().splitn(2, '/');
     let id = parts.next().and_then(LinkId::parse_hex);
     let Some(id) = id else {

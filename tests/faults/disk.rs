@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hushfs::disk::{DiskFault, DiskOp, DiskRule, SimDisk};
+use hushfs::format::Prefix;
 use hushfs::store::{Fault, StoreErrorKind};
 use hushfs::vfs::COMMIT_RESERVE;
 use hushfs::vfs::api::VfsError;
 
-use crate::rig::{Files, Rig, eventually, noise};
+use crate::rig::{self, Files, Rig, eventually, noise};
 
 const OPS: [DiskOp; 7] =
     [DiskOp::Open, DiskOp::Read, DiskOp::Write, DiskOp::Sync, DiskOp::SetLen, DiskOp::Rename, DiskOp::SyncDir];
@@ -400,6 +401,29 @@ fn a_mount_without_any_room_says_how_much_to_free_and_where() {
     assert!(error.to_string().contains(&dir) && error.to_string().contains("16 MiB"), "{error}");
     disk.set_capacity(None);
     assert_eq!(rig.mount().read("dir/old").unwrap(), noise(1, 300_000));
+}
+
+/// What was tried must be known as this device's own, or the next mount takes it for another copy's and does what is
+/// pending over it.
+#[test]
+fn nothing_is_sent_before_it_is_noted_as_this_devices_own() {
+    let (mut rig, disk) = rig();
+    let records = rig.objects(Prefix::Log).len();
+    for op in [DiskOp::Write, DiskOp::Sync, DiskOp::Rename] {
+        disk.add_rule(DiskRule::on(op, rig.state_dir().join("identity.new"), DiskFault::Io));
+    }
+    let files = rig.files();
+    files.save("dir/new", &noise(2, 5_000)).unwrap();
+    let why = || rig.status().commits.failing.map(|(_, why)| why).unwrap_or_default();
+    eventually("it says why", || why().contains("noted as this device's own") && why().contains("state/identity"));
+    assert_eq!(rig.objects(Prefix::Log).len(), records, "a record was sent");
+    rig.kill();
+    disk.clear_rules();
+    assert_eq!(rig.mount().read("dir/new").unwrap(), noise(2, 5_000));
+    rig.flush();
+    rig.close();
+    assert_eq!(rig.objects(Prefix::Log).len(), records + 1);
+    assert!(!rig::logged().contains("another copy of"));
 }
 
 /// A real filesystem that is full, SQLite's files and all. It takes root to mount one.

@@ -1,5 +1,5 @@
 //! One function for each decoder of bytes that somebody else may have written: the store, the local disk, the command
-//! line. `cargo fuzz` and `tests/fuzz_corpus.rs` call the same functions.
+//! line, a browser. `cargo fuzz` and `tests/fuzz_corpus.rs` call the same functions.
 //!
 //! What lies behind a seal is reached as somebody who has the keys would reach it: the bytes given are sealed as they
 //! are, and opened. A function panics where a decoder breaks what `format` promises: it fails or gives what encodes to
@@ -7,6 +7,7 @@
 
 mod allocations;
 mod command_line;
+mod links;
 mod local;
 mod sealing;
 mod seeds;
@@ -51,6 +52,13 @@ pub const ALL: &[Target] = &[
     target("row", store::row, PLAIN, seeds::row),
     target("wrapped_key", store::wrapped_key, PLAIN, seeds::wrapped_key),
     target("acl", store::acl, PLAIN, seeds::acl),
+    target("link_record", links::link_record, COMPRESSED, seeds::link_record),
+    target("link_index", links::link_index, PLAIN, seeds::link_index),
+    target("link_chunk", links::link_chunk, COMPRESSED, seeds::link_chunk),
+    target("link_pack", links::link_pack, PLAIN, seeds::link_pack),
+    target("link_box", links::link_box, PLAIN, seeds::link_box),
+    target("link_url", links::link_url, PLAIN, seeds::link_url),
+    target("gateway_request", links::gateway_request, PLAIN, seeds::gateway_request),
     target("journal_frame", local::journal_frame, PLAIN, seeds::journal_frame),
     target("intent", local::intent, PLAIN, seeds::intent),
     target("state_file", local::state_file, PLAIN, seeds::state_file),

@@ -77,6 +77,8 @@ pub fn object_names() -> Vec<Vec<u8>> {
         "ck/00000000000000000120",
         "seg/000102030405060708090a0b0c0d0e0f",
         "pk/04040404040404040404040404040404/00000000000000000003",
+        "share/04040404040404040404040404040404/00000000000000000003",
+        "share/04040404040404040404040404040404/pk/00000000000000000003",
     ])
 }
 
@@ -221,6 +223,79 @@ pub fn acl() -> Vec<Vec<u8>> {
         ]),
         b"200GiB".to_vec(),
     ]
+}
+
+pub fn link_record() -> Vec<Vec<u8>> {
+    let record = vector("link-record");
+    let chunk = reference(1, 2130, 200);
+    let mut header = Writer::new();
+    header.bytes(b"photos").time(hushfs::base::Timestamp::new(1_700_000_000, 5)).u8(2).varint(2).varint(7).varint(1);
+    let header = [header.finish(), chunk].concat();
+    let body = [&[0, 0][..], &varint(header.len()), &header].concat();
+    vec![
+        way(0, vector("link-tombstone")),
+        way(0, &record),
+        way(1, &record[..record.len() - 64]),
+        way(2, &body),
+        way(2, [&[1][..], &[0; 12], &[5; 32], &[7; 90]].concat()),
+        way(3, &header),
+        way(4, [2; 32]),
+    ]
+}
+
+/// A chunk's, as an index and a record have it.
+fn reference(pack: u64, offset: u64, len: u64) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.varint(pack).varint(offset).varint(len).raw(&[0xc1; 32]).varint(len + 17).raw(&[0xd2; 32]);
+    out.finish()
+}
+
+pub fn link_index() -> Vec<Vec<u8>> {
+    let index = vector("link-index");
+    let input = |piece: u8| [&[1, 2][..], &varint((1 << 20) + 5), &[piece], &index].concat();
+    vec![input(0), input(255)]
+}
+
+pub fn link_chunk() -> Vec<Vec<u8>> {
+    let text = fs::read(golden().join("link-chunk.json")).expect("link-chunk");
+    let vector: Value = serde_json::from_slice(&text).expect("link-chunk");
+    let place = &vector["place"];
+    let number = |field: &str| place[field].as_u64().expect("a number");
+    let mut out = Writer::new();
+    out.varint(number("pack")).varint(number("offset")).varint(number("len")).raw(&unhex(&place["id"]));
+    for frame in place["frames"].as_array().expect("frames") {
+        out.varint(frame.as_u64().expect("a number"));
+    }
+    out.raw(&unhex(&place["sha256"])).raw(&unhex(&vector["bytes"]));
+    vec![out.finish()]
+}
+
+pub fn link_pack() -> Vec<Vec<u8>> {
+    // Two chunks, without the pack's number.
+    let list = [&[2][..], &reference(7, 0, 5)[1..], &reference(7, 150, 6)[1..]].concat();
+    vec![way(0, vector("link-pack")), way(1, 100u64.to_le_bytes()), way(2, list)]
+}
+
+pub fn link_box() -> Vec<Vec<u8>> {
+    vec![vector("link-box"), [&b"hushbox1"[..], &[0; 8]].concat()]
+}
+
+pub fn link_url() -> Vec<Vec<u8>> {
+    texts(&[
+        "https://share.example.org:8443/path/s/000102030405060708090a0b0c0d0e0f#1.AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI",
+        "000102030405060708090a0b0c0d0e0f#1",
+        "http://[::1]:8080/s/000102030405060708090a0b0c0d0e0f#2.x",
+    ])
+}
+
+pub fn gateway_request() -> Vec<Vec<u8>> {
+    texts(&[
+        "/s/000102030405060708090a0b0c0d0e0f\n\n198.51.100.7",
+        "/s/000102030405060708090a0b0c0d0e0f/record\nbytes=0-262143\n2001:db8::1, 10.0.0.1\n10.2.3.4",
+        "/s/000102030405060708090a0b0c0d0e0f/pk/00000000000000000012\nbytes=262144-1310726",
+        "/s/000102030405060708090a0b0c0d0e0f/pk/7\nbytes=1310720-\nunknown",
+        "/metrics\nbytes=-5",
+    ])
 }
 
 pub fn journal_frame() -> Vec<Vec<u8>> {

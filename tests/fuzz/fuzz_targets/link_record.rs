@@ -1,0 +1,3 @@
+#![no_main]
+
+hushfs_fuzz::fuzzer!("link_record");
