@@ -255,7 +255,6 @@ impl World {
     fn observe(&mut self) {
         self.observe_stopped();
         assert!(self.evil.served_max() <= SERVED_MAX, "{} bytes were read of one object", self.evil.served_max());
-        let sent = self.evil.sent_by(self.at);
         let known = &mut self.machines[self.at];
         let Some(volume) = known.machine.volume() else { return };
         let view = volume.drive().pending().view().clone();
@@ -270,6 +269,8 @@ impl World {
         }
         known.trusted.insert(seq, hash);
         let commits = volume.status().commits;
+        // After it said so: what was sent just before was sent rightly.
+        let sent = self.evil.sent_by(self.at);
         let says_older = commits.failing.is_some_and(|(_, text)| text.contains("older state"));
         // What it says may be of the store as it was before the last act.
         let is_older = !self.evil.lies_to(self.at) && self.evil.on_branch_of(self.at, &ObjectName::Log(seq)).is_none();
