@@ -211,6 +211,28 @@ mod tests {
     }
 
     #[test]
+    fn a_varint_is_as_short_as_it_can_be_and_has_64_bits() {
+        let read = |bytes: &[u8]| Reader::new("test", bytes).varint().map_err(|error| error.why);
+        let ten = |last: u8| [[0xff; 9].as_slice(), &[last]].concat();
+        assert_eq!(read(&ten(1)), Ok(u64::MAX));
+        assert_eq!(read(&ten(2)), Err("a varint over 64 bits"));
+        assert_eq!(read(&ten(0x81)), Err("cut short"));
+        assert_eq!(read(&[[0xff; 10].as_slice(), &[1]].concat()), Err("a varint over 64 bits"));
+        for padded in [&[0x80, 0][..], &[0xff, 0x80, 0], &ten(0)] {
+            assert_eq!(read(padded), Err("a padded varint"), "{padded:?}");
+        }
+        assert_eq!(read(&[0]), Ok(0));
+    }
+
+    #[test]
+    fn a_writer_knows_whether_it_has_anything() {
+        let mut writer = Writer::new();
+        assert!(writer.is_empty());
+        writer.u8(0);
+        assert!(!writer.is_empty() && writer.len() == 1);
+    }
+
+    #[test]
     fn a_lying_length_is_refused_without_allocating() {
         let mut writer = Writer::new();
         writer.varint(u64::MAX);
