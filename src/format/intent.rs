@@ -379,3 +379,6 @@ fn option<'a, T>(
 ) -> Result<Option<T>, FormatError> {
     if flag(reader)? { read(reader).map(Some) } else { Ok(None) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,9 +124,11 @@ mod tests {
     fn refused(change: impl FnOnce(&mut Manifest)) -> &'static str {
         let mut manifest = manifest();
         change(&mut manifest);
-        match reopened(&manifest) {
-            Err(OpenError::Format(error)) => error.why,
-            other => panic!("{other:?}"),
+        let refused = reopened(&manifest).unwrap_err();
+        assert!(!refused.is_authentication());
+        match refused {
+            OpenError::Format(error) => error.why,
+            OpenError::Crypto { .. } => panic!("{refused}"),
         }
     }
 
@@ -164,6 +166,7 @@ mod tests {
         assert_eq!(refused(|m| m.high_water.swap(0, 1)), "incarnations out of order");
         assert_eq!(refused(|m| m.high_water[1] = m.high_water[0]), "incarnations out of order");
         assert_eq!(refused(|m| m.past.swap(0, 1)), "past heads out of order");
+        assert_eq!(refused(|m| m.past[1].0 = m.past[0].0), "past heads out of order");
         assert_eq!(refused(|m| m.past[1].0 = Seq(50)), "past heads out of order");
     }
 }
