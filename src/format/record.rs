@@ -176,8 +176,12 @@ mod tests {
     }
 
     fn refused(rows: Vec<RowChange>) -> OpenError {
-        let object = record(rows).seal(&roots(), &SystemEntropy).unwrap();
-        Record::open(Seq(12), &object, &roots()).unwrap_err()
+        let record = record(rows);
+        let object = record.seal(&roots(), &SystemEntropy).unwrap();
+        let refused = Record::open(Seq(12), &object, &roots()).unwrap_err();
+        // Whoever composes it is told the same.
+        assert_eq!(record.check().map_err(OpenError::from), Err(refused.clone()));
+        refused
     }
 
     fn why(error: OpenError) -> &'static str {
@@ -264,9 +268,11 @@ mod tests {
             let next = NextEpoch { epoch: Epoch(epoch), commitment: Hash([6; 32]) };
             Record { next: Some(next), ..record(vec![]) }
         };
+        assert_eq!(rotation(5).check(), Ok(()));
         let object = rotation(5).seal(&roots(), &SystemEntropy).unwrap();
         assert_eq!(Record::open(Seq(12), &object, &roots()).unwrap(), rotation(5));
         for epoch in [0, 1] {
+            assert!(rotation(epoch).check().is_err());
             let object = rotation(epoch).seal(&roots(), &SystemEntropy).unwrap();
             assert_eq!(why(Record::open(Seq(12), &object, &roots()).unwrap_err()), "an epoch that does not follow");
         }
