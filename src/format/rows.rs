@@ -525,3 +525,6 @@ pub fn validate(key: &[u8], value: &[u8]) -> Result<(), FormatError> {
         RowKey::Link(_) => LinkRow::decode(value).map(drop),
     }
 }
+
+#[cfg(test)]
+mod tests;
