@@ -13,6 +13,8 @@ work=$(mktemp -d)
 chmod 755 "$work"
 cleanup() {
     set +e
+    # One that is still starting cannot be ended yet.
+    wait
     # A test that failed may leave its mount; none of ours outlives this script.
     grep -F "$work" /proc/self/mounts | cut -d' ' -f2 | while read -r mount; do umount -l "$mount"; done
     scripts/rgw.sh down "$work/rgw"
