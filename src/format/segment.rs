@@ -88,7 +88,7 @@ impl<'a> SegmentBuilder<'a> {
     }
 
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), OpenError> {
-        if self.rows > 0 && self.last.as_slice() >= key {
+        if self.last.as_slice() >= key {
             return Err(error("rows out of order").into());
         }
         if self.open.as_ref().is_some_and(|block| block.bytes.len() >= BLOCK_LEN_TARGET) {

@@ -91,14 +91,6 @@ impl IndexEncoder {
         chunk.encode(&mut self.out);
     }
 
-    pub fn len(&self) -> usize {
-        self.out.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.out.is_empty()
-    }
-
     /// What was appended since the last time.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out).finish()

@@ -158,7 +158,7 @@ fn head(signer: &Signer, kind: u8, flags: u8, number: u64, expiry: u64) -> Vec<u
     out.finish()
 }
 
-const fn head_len(is_for_recipient: bool) -> usize {
+pub(super) const fn head_len(is_for_recipient: bool) -> usize {
     if is_for_recipient { HEAD_LEN + RECIPIENT_LEN } else { HEAD_LEN }
 }
 

@@ -188,6 +188,14 @@ mod tests {
         let mut state = good.clone();
         state[0] = 3;
         assert_eq!(LinkRow::decode(&state).unwrap_err().why, "an unknown state");
+        let with_path = |len| {
+            let row = LinkRow { path: vec![b'p'; len].into(), ..row(LinkState::Revoked) };
+            LinkRow::decode(&row.encode()).map(|row| row.path.len()).map_err(|error| error.why)
+        };
+        assert_eq!(with_path(4096), Ok(4096));
+        for len in [4097, 5000] {
+            assert_eq!(with_path(len), Err("a path over 4,096 bytes"));
+        }
         assert_eq!(LinkRow::decode(&[&good[..], &[0]].concat()).unwrap_err().why, "bytes after the end");
     }
 }

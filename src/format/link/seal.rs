@@ -239,12 +239,17 @@ impl std::fmt::Debug for Outer {
 
 /// Refused before it is derived, if it is too cheap or too costly.
 fn derive(password: &[u8], salt: &[u8; KDF_SALT_LEN], kdf: &KdfParameters) -> Result<Key, LinkError> {
+    check(kdf)?;
+    Ok(password_key(password, salt, kdf)?)
+}
+
+fn check(kdf: &KdfParameters) -> Result<(), LinkError> {
     kdf.check()?;
     let KdfParameters { memory_kib, passes, lanes } = KDF_CEILING;
-    if kdf.memory_kib > memory_kib || kdf.passes > passes || kdf.lanes > lanes {
-        return Err(LinkError::KdfTooCostly);
+    match kdf.memory_kib > memory_kib || kdf.passes > passes || kdf.lanes > lanes {
+        true => Err(LinkError::KdfTooCostly),
+        false => Ok(()),
     }
-    Ok(password_key(password, salt, kdf)?)
 }
 
 impl Header {

@@ -68,11 +68,31 @@ fn blocks_come_one_by_one_and_together_are_all_rows() {
 }
 
 #[test]
+fn a_row_that_is_in_two_blocks_is_refused() {
+    let roots = roots();
+    let mut builder = SegmentBuilder::new(&roots, &SystemEntropy);
+    let mut rows = (0..).map(noise_row);
+    let (key, value) = loop {
+        let (key, value) = rows.next().unwrap();
+        builder.push(&key, &value).unwrap();
+        if builder.open.as_ref().unwrap().bytes.len() >= BLOCK_LEN_TARGET {
+            break (key, value);
+        }
+    };
+    builder.last.clear();
+    builder.push(&key, &value).unwrap();
+    let (object, meta) = builder.finish().unwrap();
+    let error = read_with(&object, &meta, &roots).unwrap_err();
+    assert!(matches!(error, OpenError::Format(FormatError { why: "a block outside its range", .. })), "{error:?}");
+}
+
+#[test]
 fn a_builder_refuses_disorder_and_emptiness() {
     let roots = roots();
     let mut builder = SegmentBuilder::new(&roots, &SystemEntropy);
     assert!(builder.is_empty());
     builder.push(&chunk_row(2).0, &chunk_row(2).1).unwrap();
+    assert!(!builder.is_empty());
     assert!(builder.push(&chunk_row(2).0, &chunk_row(2).1).is_err());
     assert!(builder.push(&chunk_row(1).0, &chunk_row(1).1).is_err());
     assert!(SegmentBuilder::new(&roots, &SystemEntropy).finish().is_err());

@@ -142,3 +142,18 @@ fn a_long_label_is_cut_between_characters() {
     let slot = Slot::seal_recovery(place(), &key(1), &words(), &"\u{e4}".repeat(200), TIME, &SystemEntropy);
     assert_eq!(slot.details(&key(1)).unwrap().label, "\u{e4}".repeat(127));
 }
+
+#[test]
+fn a_label_that_no_writer_leaves_so_long_is_refused() {
+    let with = |len: usize| {
+        let public = recovery().details(&key(1)).unwrap().public;
+        let details = SlotDetails { public, label: "x".repeat(len) };
+        let slot = recovery().with_root(&details, &key(1), &SystemEntropy);
+        slot.details(&key(1)).map(|details| details.label.len())
+    };
+    assert_eq!(with(255).unwrap(), 255);
+    for len in [256, 300] {
+        let error = with(len).unwrap_err();
+        assert!(matches!(error, OpenError::Format(FormatError { why: "a label over 255 bytes", .. })), "{error:?}");
+    }
+}

@@ -142,10 +142,15 @@ fn bytes_that_no_encoder_writes_are_refused() {
     assert_eq!(refused(b"a", 3, 0, &target(b"")), "an invalid symlink target");
     assert_eq!(refused(b"a", 3, 0, &target(b"a\0")), "an invalid symlink target");
     assert_eq!(refused(b"a", 3, 0, &target(&[b'x'; 4096])), "an invalid symlink target");
+    assert_eq!(refused(b"a", 3, 0, &target(&[b'x'; 4095])), "a first entry that is not the record's");
     let too_large = |out: &mut Writer| {
         out.varint(1 << 63).varint(0);
     };
     assert_eq!(refused(b"a", 1, 0, &too_large), "a size over 2^63");
+    let largest = |out: &mut Writer| {
+        out.varint((1 << 63) - 1).varint(0);
+    };
+    assert_eq!(refused(b"a", 1, 0, &largest), "a first entry that is not the record's");
     let cut = |out: &mut Writer| {
         out.varint(5);
     };
@@ -199,4 +204,14 @@ fn memory_does_not_grow_with_the_stream() {
         most = most.max(decoder.buffer.len() + decoder.open.len());
     }
     assert!(most < 2 * ITEM_LEN_MAX, "{most}");
+}
+
+#[test]
+fn as_many_bytes_as_the_longest_item_has_are_enough() {
+    let (header, items) = a_tree();
+    let mut decoder = IndexDecoder::new(&header);
+    decoder.push(&encode(&items));
+    decoder.buffer.resize(ITEM_LEN_MAX, 0);
+    assert!(matches!(decoder.step(), Ok(Step::Item(_))));
+    assert!(matches!(decoder.step(), Ok(Step::More)));
 }

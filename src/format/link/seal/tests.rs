@@ -36,6 +36,7 @@ fn a_record_opens_with_its_secret_and_has_a_padded_length() {
     assert_eq!((record.number(), record.expiry(), record.status(NOW)), (7, None, Status::Current));
     let outer = record.open(&keys.secret).unwrap();
     assert!(!outer.needs_password());
+    assert_eq!(outer.contents_with(&keys).unwrap(), outer.contents(None).unwrap());
     assert_eq!(outer.contents(None).unwrap(), Contents { header: header_of(&outer), root: keys.content_root() });
     let other = self::keys();
     assert_eq!(verify(&keys, 7, &object).unwrap().open(&other.secret).unwrap_err(), LinkError::WrongSecret);
@@ -86,6 +87,10 @@ fn a_password_is_needed_and_a_wrong_one_is_told_from_damage() {
     assert_eq!(contents(&keys, 1, Some(b"correct house")).unwrap_err(), LinkError::WrongPassword);
     assert_eq!(contents(&keys, 1, Some(b"correct horse")).unwrap().root, keys.content_root());
     assert!(keys.has_password(b"correct horse").unwrap() && !keys.has_password(b"x").unwrap());
+    // Its owner needs none.
+    let outer = verify(&keys, 1, &object(&keys, 1)).unwrap().open(&keys.secret).unwrap();
+    assert!(outer.needs_password());
+    assert_eq!(outer.contents_with(&keys).unwrap(), outer.contents(Some(b"correct horse")).unwrap());
     // The secret alone leads elsewhere.
     assert_ne!(link_content_root(&keys.secret, None), keys.content_root());
 }
@@ -106,6 +111,7 @@ fn derivations_out_of_bounds_are_refused_before_they_are_made() {
     ] {
         assert_eq!(refused(kdf), LinkError::KdfTooCostly);
     }
+    assert_eq!((check(&KDF_CEILING), check(&floor)), (Ok(()), Ok(())));
 }
 
 #[test]
@@ -120,6 +126,7 @@ fn a_recipients_link_has_no_secret_and_opens_for_them_only() {
     assert!(record.open(&secret).unwrap().contents(None).is_ok());
     let open_to_all = self::keys();
     let plain = verify(&open_to_all, 2, &object(&open_to_all, 2)).unwrap();
+    assert!(!plain.is_for_recipient());
     assert_eq!(plain.secret_for(&own).unwrap_err(), LinkError::NotRecipient);
 }
 
@@ -157,6 +164,16 @@ fn records_that_are_signed_and_still_impossible_are_refused() {
     assert_eq!(why(1, &|object| object[7] = b'2'), "another kind of object, or a newer format");
     assert_eq!(why(0, &|_| {}), "a number of 0");
     assert_eq!(why(1, &|object| object.resize(1 << 20, 0)), "over 1 MiB");
+
+    // Of the shortest and of the longest nothing opens, but they are the owner's.
+    let is_taken = |len| {
+        let mut object = object(&keys, 1);
+        object.resize(len - SIGNATURE_LEN, 0);
+        verify(&keys, 1, &record::signed(&keys.signer(), object)).is_ok()
+    };
+    let least = record::head_len(false) + SEAL_OVERHEAD + SIGNATURE_LEN;
+    assert!(is_taken(least) && !is_taken(least - 1));
+    assert!(is_taken(1 << 20) && !is_taken((1 << 20) + 1));
 }
 
 /// T15, of the record: with the same keys nothing of a link opens as something of a volume, whatever ids they have.
