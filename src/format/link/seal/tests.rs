@@ -203,3 +203,15 @@ fn an_index_that_no_record_could_name_is_refused_in_writing_and_a_full_one_fits(
     assert!(verify(&keys, 1, &full).unwrap().open(&keys.secret).unwrap().contents(None).is_ok());
     assert!(with(INDEX_CHUNKS_MAX + 1).is_err() && with(0).is_err());
 }
+
+#[test]
+fn what_a_header_says_of_its_length_is_judged_before_it_is_unpacked() {
+    let why = |len: u64| {
+        let mut out = Writer::new();
+        out.u8(1).varint(len).raw(&[0; 40]);
+        Header::decode(&out.finish()).unwrap_err().why
+    };
+    assert_eq!(why(INNER_LEN_MAX + 1), "a body over 1 MiB");
+    assert_eq!(why(u64::MAX), "a body over 1 MiB");
+    assert_ne!(why(INNER_LEN_MAX), "a body over 1 MiB");
+}
