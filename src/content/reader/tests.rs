@@ -254,3 +254,39 @@ async fn what_was_fetched_ahead_reads_without_the_network() {
     bench.reader.warm(&source, whole(&source)).await;
     assert_eq!(bench.try_read(&source, whole(&source)).unwrap().unwrap(), plain);
 }
+
+#[tokio::test]
+async fn a_known_opener_serves_its_own_chunk_only() {
+    let bench = bench();
+    let contents = [1, 2, 3].map(|seed| content(seed, 1000, false));
+    // Two whose openers share a slot, and one that is the first one's content sealed again under its number.
+    let first = bench.add(&contents[0]);
+    bench.next.store(first.chunk.0 + 256, Ordering::Relaxed);
+    let neighbour = bench.add(&contents[1]);
+    bench.next.store(first.chunk.0, Ordering::Relaxed);
+    let again = bench.add(&contents[0]);
+    bench.upload();
+    for (source, plain) in
+        [(&first, &contents[0]), (&neighbour, &contents[1]), (&first, &contents[0]), (&again, &contents[0])]
+    {
+        assert!(bench.reader.openers.get(source).is_none());
+        assert_eq!(&bench.read(source, whole(source)).await.unwrap(), plain);
+        assert!(bench.reader.openers.get(source).is_some());
+    }
+    bench.reader.openers.remove(&first);
+    assert!(bench.reader.openers.get(&again).is_some());
+    bench.reader.openers.remove(&again);
+    assert!(bench.reader.openers.get(&again).is_none());
+}
+
+#[test]
+fn blocks_of_header_and_frames_are_one_run_if_they_meet() {
+    let runs = |frames_at: u64| {
+        let header = ByteRange::new(10, 10 + CHUNK_HEADER_LEN as u64);
+        let need = Need { key: KeyNeed::Header(header), frames: ByteRange::new(frames_at, frames_at + 50) };
+        need.block_runs().map(|run| (run.start, run.end)).collect::<Vec<_>>()
+    };
+    assert_eq!(runs(10 + CHUNK_HEADER_LEN as u64), [(0, 1)]);
+    assert_eq!(runs(BLOCK_LEN), [(0, 2)]);
+    assert_eq!(runs(2 * BLOCK_LEN), [(0, 1), (2, 3)]);
+}
