@@ -349,6 +349,41 @@ fn a_create_that_may_still_land_is_repeated_with_the_same_bytes() {
 }
 
 #[test]
+fn a_commit_that_is_asked_for_again_has_the_same_bytes_and_another_one_has_its_own() {
+    let (mut world, heads) = World::with_records(2);
+    world.creates = [Answer::Lost, Answer::Lost, Answer::Lost].into();
+    let mut machine = machine(heads[2], heads[2]);
+    for commit_id in [pending().commit_id, pending().commit_id, [0xbb; 16]] {
+        let first = machine.commit(Pending { commit_id, ..pending() });
+        assert_eq!(waits(world.run(&mut machine, first)), Waiting::Unconfirmed(Seq(3)));
+    }
+    assert_eq!(world.created[0], world.created[1]);
+    assert_ne!(world.created[1], world.created[2]);
+}
+
+#[test]
+fn a_gap_that_the_next_read_does_not_show_is_none() {
+    let (mut world, heads) = World::with_records(5);
+    let later = world.log.remove(&Seq(3)).unwrap();
+    let mut machine = fresh();
+    let end = follow(&mut world, &mut machine);
+    assert_eq!(waits(end), Waiting::Gap(Seq(3)));
+    assert_eq!(waits(go_on(&mut world, &mut machine)), Waiting::Gap(Seq(3)), "for as long as it is there");
+    // Once it was filled, another one is read twice, too.
+    world.put(Seq(3), later);
+    assert_eq!(at_head(go_on(&mut world, &mut machine)), heads[5]);
+    let Action::ReadLog { from, count } = machine.follow() else { panic!("it does not read") };
+    let last = world.append(heads[5], OTHER, OTHER_RUN, 6);
+    let torn =
+        (from.0..from.0 + u64::from(count) + 1).map(|seq| world.log.get(&Seq(seq)).filter(|_| seq != 6).cloned());
+    let torn = [torn.collect::<Vec<_>>(), vec![Some(Bytes::new())]].concat();
+    assert!(matches!(machine.step(Event::Log(torn)), Action::ReadFloor(1)));
+    let again = machine.step(Event::Floor(None));
+    assert!(matches!(again, Action::ReadLog { .. }), "{again:?}");
+    assert_eq!(at_head(world.run(&mut machine, again)), last);
+}
+
+#[test]
 fn an_unclear_create_that_another_device_beat_is_made_anew_behind_it() {
     let (mut world, heads) = World::with_records(2);
     world.creates = [Answer::Lost].into();
@@ -376,6 +411,48 @@ fn a_create_that_a_checkpoint_already_holds_is_not_done_again() {
     let mut machine = machine(heads[3], heads[3]);
     assert_eq!(committed(commit(&mut world, &mut machine)).seq, Seq(5));
     assert_eq!(world.created.len(), 1);
+}
+
+#[test]
+fn a_create_at_a_raised_floor_counts() {
+    let (mut world, heads) = World::with_records(3);
+    world.creates = [Answer::Trimmed(0)].into();
+    world.touched = true;
+    let mut machine = machine(heads[3], heads[3]);
+    assert_eq!(committed(commit(&mut world, &mut machine)).seq, Seq(4));
+    assert_eq!(machine.floor().map(|floor| floor.seq), Some(Seq(4)));
+}
+
+#[test]
+fn what_a_checkpoint_says_of_our_run_tells_whether_it_has_what_is_pending() {
+    enum Tells {
+        Has,
+        HasNot,
+        IsATwins,
+    }
+    for (intent, hash, replayed, tells) in [
+        (5, 5, false, Tells::Has),
+        (5, 5, true, Tells::Has),
+        (8, 8, true, Tells::Has),
+        (4, 4, false, Tells::HasNot),
+        (4, 4, true, Tells::HasNot),
+        (4, 5, false, Tells::HasNot),
+        (5, 6, false, Tells::IsATwins),
+        (5, 6, true, Tells::IsATwins),
+        (8, 8, false, Tells::IsATwins),
+    ] {
+        let (mut world, heads) = World::with_records(6);
+        let entry = HighWater { incarnation: MY_RUN, intent: IntentNo(intent), hash: Hash([hash; 32]) };
+        world.trim(heads[6], &heads, vec![entry]);
+        let mut machine = machine(heads[3], heads[3]);
+        let first = machine.commit(Pending { replayed, ..pending() });
+        let end = world.run(&mut machine, first);
+        match tells {
+            Tells::Has => assert_eq!((committed(end), world.created.len()), (heads[6], 0)),
+            Tells::HasNot => assert_eq!((committed(end).seq, world.created.len()), (Seq(7), 1)),
+            Tells::IsATwins => assert_eq!(halts(end), Halt::Twin { seq: Seq(6) }),
+        }
+    }
 }
 
 #[test]
@@ -473,6 +550,19 @@ fn a_checkpoint_that_is_not_the_floors_is_waited_out() {
     assert_eq!(waits(go_on(&mut world, &mut machine)), Waiting::DamagedCheckpoint(Seq(6)));
     world.manifests.insert(Seq(6), good);
     assert_eq!(at_head(go_on(&mut world, &mut machine)), heads[6]);
+}
+
+#[test]
+fn a_checkpoint_of_keys_that_a_rotation_ended_is_not_loaded() {
+    let (mut world, heads) = World::with_records(6);
+    world.trim(heads[6], &heads, vec![]);
+    let newer = roots();
+    assert!(newer.insert(Epoch(1), Key::from_bytes([8; 32])));
+    newer.advance(Epoch(1)).unwrap();
+    let (start, mut of_older) = (machine(heads[3], heads[3]).start, machine(heads[3], heads[3]));
+    let mut machine = LogMachine::new(newer, start);
+    assert_eq!(waits(follow(&mut world, &mut machine)), Waiting::DamagedCheckpoint(Seq(6)));
+    assert_eq!(at_head(follow(&mut world, &mut of_older)), heads[6]);
 }
 
 #[test]
@@ -600,9 +690,10 @@ fn what_was_trusted_before_is_no_twin_when_the_replica_is_rebuilt() {
 
 #[test]
 fn an_earlier_runs_record_that_arrived_late_covers_what_was_replayed() {
-    for (high_water, covers) in [(4, false), (5, true), (8, true)] {
+    // The last one says as much of other intents.
+    for (high_water, hash, covers) in [(4, 4, false), (5, 5, true), (8, 8, true), (5, 6, false)] {
         let (mut world, heads) = World::with_records(3);
-        world.put(Seq(4), record(Seq(4), heads[3].hash, ME, MY_RUN, high_water, high_water as u8));
+        world.put(Seq(4), record(Seq(4), heads[3].hash, ME, MY_RUN, high_water, hash));
         let mut machine = machine(heads[3], heads[3]);
         let first = machine.commit(Pending { commit_id: [0xbb; 16], replayed: true, ..pending() });
         let end = world.run(&mut machine, first);
