@@ -340,6 +340,38 @@ async fn a_failed_load_leaves_the_old_replica() {
 }
 
 #[tokio::test]
+async fn a_load_that_failed_asks_for_little_more() {
+    let fixture = Fixture::filled();
+    fixture.write().await.unwrap();
+    let manifest = fixture.newest().await;
+    fixture.faults.add(Rule::on(Op::Get, Fault::Missing).named(ObjectName::Segment(manifest.segments[0].id)));
+    let from = fixture.faults.requests().len();
+    fixture.load(&manifest).await.err().expect("an error");
+    assert!(fixture.requests(Op::Get, from).len() < manifest.segments.len());
+}
+
+#[tokio::test]
+async fn copies_are_kept_of_what_the_manifest_means_and_used_if_they_are_still_that() {
+    let fixture = Fixture::filled();
+    fixture.write().await.unwrap();
+    let manifest = fixture.newest().await;
+    let (keep, path) = (fixture.keep(), fixture.loaded_path());
+    let segments: Vec<_> = manifest.segments.iter().map(|segment| ObjectName::Segment(segment.id)).collect();
+    fixture.faults.add(Rule::on(Op::Get, Fault::FlipBit(1000)).named(segments[1]));
+    load(keep.clone(), &manifest, &roots(), &path, &replica_key()).await.err().expect("an error");
+    assert!(keep.copy(&segments[0]).await.is_some() && keep.copy(&segments[1]).await.is_none());
+    fixture.faults.clear();
+    keep.put_copy(&segments[0], Bytes::from_static(b"rotten")).await;
+    for asked in [true, false] {
+        let from = fixture.faults.requests().len();
+        let loaded = load(keep.clone(), &manifest, &roots(), &path, &replica_key()).await.unwrap();
+        assert_same(&loaded, &fixture.replica);
+        assert_eq!(fixture.requests(Op::Get, from).contains(&segments[0]), asked);
+        assert_eq!(fixture.requests(Op::Get, from).is_empty(), !asked);
+    }
+}
+
+#[tokio::test]
 async fn a_load_that_is_dropped_leaves_no_replica() {
     let fixture = Fixture::filled();
     fixture.write().await.unwrap();

@@ -54,8 +54,12 @@ struct Rig {
 
 impl Rig {
     async fn new() -> Self {
+        Self::on_a_store_where(true).await
+    }
+
+    async fn on_a_store_where(creates_hold: bool) -> Self {
         let store = MemoryStore::new();
-        let init = init_volume(&store, b"password", KdfParameters::FLOOR, true, NOW, &SystemEntropy).await;
+        let init = init_volume(&store, b"password", KdfParameters::FLOOR, creates_hold, NOW, &SystemEntropy).await;
         Self { store, words: init.expect("init").words, folders: Vec::new() }
     }
 
@@ -71,6 +75,14 @@ impl Rig {
     fn slots(&self, epoch: Epoch) -> Vec<ObjectName> {
         let is_of = |name: &ObjectName| matches!(name, ObjectName::Slot(of, _) if *of == epoch);
         self.store.names().into_iter().filter(is_of).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_volume_says_whether_its_store_lets_several_devices_write() {
+    for creates_hold in [true, false] {
+        let mut rig = Rig::on_a_store_where(creates_hold).await;
+        assert_eq!(rig.keyring().await.parameters.single_device, !creates_hold);
     }
 }
 
