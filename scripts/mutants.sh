@@ -3,9 +3,9 @@
 # (tests/threats.rs) for what mounts them: a change that no test notices is a check that could be missing.
 # scripts/mutants.toml lists those that make no difference, each with why.
 #   scripts/mutants.sh [--checks] [--only REGEX] [--shard K/N] [--iterate] [--list] [FILE...]
-# FILE is under src/, or a folder there; without any it is those below. --checks changes only comparisons, negations and what
-# a check as a whole says, --only those whose name fits; --iterate goes on where the last run ended; --list runs nothing. What was caught and missed is in
-# target/mutants/LAYER.out/mutants.out.
+# FILE is under src/, or a folder there; without any it is those below. --checks changes only comparisons, negations and
+# what a check as a whole says, --only those whose name fits; --iterate goes on where the last run ended; --list runs
+# nothing. What was caught and missed is in target/mutants/LAYER.out/mutants.out.
 #
 # What makes it fast: layers import only downward, so a file is mutated in a crate of its own layer and those below, and
 # that crate alone is built without optimising, which takes seconds; the first test that fails ends a run.

@@ -294,9 +294,14 @@ impl Drive {
         }
         let number = self.pending.next_key();
         let (file_key, row) = self.keys.create(number);
-        if state.orphan.is_none() {
-            let value = row.encode().into_boxed_slice();
-            intents.push(Intent::Fact { key: RowKey::FileKey(number), value });
+        match &mut state.orphan {
+            Some(orphan) => {
+                orphan.keys.insert(number, file_key.clone());
+            }
+            None => {
+                let value = row.encode().into_boxed_slice();
+                intents.push(Intent::Fact { key: RowKey::FileKey(number), value });
+            }
         }
         let key = file_key.key.clone();
         state.file_key = Some(file_key);

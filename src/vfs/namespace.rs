@@ -208,7 +208,7 @@ impl Drive {
         }
         row.nlink = 0;
         row.ctime = time;
-        Ok(Orphan { row, extents, xattrs, chunks: Default::default() })
+        Ok(Orphan { row, extents, xattrs, chunks: Default::default(), keys: Default::default() })
     }
 
     pub(super) fn parent_of(&self, dir: InodeId) -> VfsResult<InodeId> {

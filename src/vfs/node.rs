@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::base::{ChunkNo, InodeId, Timestamp};
+use crate::base::{ChunkNo, InodeId, KeyNo, Timestamp};
 use crate::content::{DirtyPieces, Prefetch};
 use crate::format::rows::{ChunkRow, Extent, InodeRow, XattrName};
 use crate::meta::FileKey;
@@ -57,6 +57,8 @@ pub struct Orphan {
     pub xattrs: Vec<(XattrName, Vec<u8>)>,
     /// Chunks that were sealed after the unlink: no record will ever name them.
     pub chunks: HashMap<ChunkNo, ChunkRow>,
+    /// Of those chunks: they have no rows either.
+    pub keys: HashMap<KeyNo, FileKey>,
 }
 
 #[derive(Default)]

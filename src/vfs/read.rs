@@ -136,7 +136,11 @@ impl Drive {
             tracing::error!("pack {} of chunk {chunk} has no row: the volume's metadata is damaged", row.pack);
             VfsError::Io
         })?;
-        let file_key = self.keys.get(row.key, self.view()).map_err(self.failed("read"))?;
+        let private = state.orphan.as_ref().and_then(|orphan| orphan.keys.get(&row.key).cloned());
+        let file_key = match private {
+            Some(file_key) => file_key,
+            None => self.keys.get(row.key, self.view()).map_err(self.failed("read"))?,
+        };
         Ok(ChunkSource { chunk, row, pack, file_key: file_key.key })
     }
 

@@ -110,3 +110,27 @@ fn an_unlinked_file_may_be_written_for_ever() {
     assert_eq!(files.names(""), Ok(Vec::new()));
     rig.try_flush(Duration::from_secs(5)).unwrap();
 }
+
+/// As `tmpfile()` makes it. Its key is in no row, so nothing but the file itself can remember it.
+#[test]
+fn a_file_without_a_name_is_read_after_thousands_of_others() {
+    let mut rig = Rig::new();
+    let files = rig.mount();
+    let name = Name::parse("scratch").unwrap();
+    let caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0 };
+    let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+    let drive = rig.volume().drive().clone();
+    let (attr, handle) = drive.create(caller, InodeId::ROOT, &name, mode::FILE | 0o600, flags).unwrap();
+    drive.unlink(InodeId::ROOT, &name).unwrap();
+    let block = noise(3, 2 * MIB);
+    assert_eq!(drive.write(attr.ino, handle, 0, &block, Kill::No).unwrap(), WriteReply::Done(2 << 20));
+    rig.flush();
+    // More than the keys that are remembered.
+    for number in 0..8300 {
+        files.save(&format!("{number}"), &noise(1000 + number, 5000)).unwrap();
+    }
+    rig.flush();
+    assert!(files.read_open(attr.ino, handle) == Ok(block));
+    drive.release(attr.ino, handle);
+    drive.forget(attr.ino, 1);
+}

@@ -398,25 +398,27 @@ impl Files {
     pub fn read(&self, path: &str) -> VfsResult<Vec<u8>> {
         let ino = self.find(path)?;
         let handle = timed(|| self.drive().open(ino, OpenFlags { read: true, ..OpenFlags::default() }))?;
+        let outcome = self.read_open(ino, handle);
+        self.drive().release(ino, handle);
+        outcome
+    }
+
+    /// Of a file that may have no name any more.
+    pub fn read_open(&self, ino: InodeId, handle: HandleId) -> VfsResult<Vec<u8>> {
         let size = timed(|| self.drive().getattr(ino))?.size;
         let mut all = Vec::new();
-        let outcome = loop {
+        loop {
             let at = all.len() as u64;
             if at == size {
-                break Ok(all);
+                return Ok(all);
             }
             let range = ByteRange::new(at, size.min(at + (1 << 20)));
             let read = timed(|| match self.drive().read(ino, handle, range)? {
                 ReadReply::Ready(bytes) => Ok(bytes),
                 ReadReply::Later(later) => finish(&self.runtime, later),
             });
-            match read {
-                Ok(bytes) => all.extend_from_slice(&bytes),
-                Err(error) => break Err(error),
-            }
-        };
-        self.drive().release(ino, handle);
-        outcome
+            all.extend_from_slice(&read?);
+        }
     }
 
     /// Sorted.
