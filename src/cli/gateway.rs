@@ -8,6 +8,7 @@ use super::commands::say;
 use super::drive;
 use super::exit::{Code, Failure, Outcome};
 use super::logging::{self, Log};
+use super::open_files;
 use super::serve::Signals;
 use crate::base::SystemClock;
 use crate::gateway::{Budget, Gateway, GatewayOptions, Limits, ListenError, bind, page_hashes, serve};
@@ -19,7 +20,7 @@ pub fn gateway(args: GatewayArgs) -> Outcome {
     }
     let store = args.reach.store(args.url.as_deref().unwrap_or_default())?;
     logging::start(&Log::Stderr)?;
-    raise_open_files();
+    open_files::raise_limit();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let store = drive::store(&store)?;
         let listener = bind(args.listen, args.behind_tls).await.map_err(|error| match error {
@@ -47,13 +48,4 @@ fn options(args: &GatewayArgs) -> GatewayOptions {
         ..Limits::default()
     };
     GatewayOptions { limits, trusted_proxies: args.trust_proxy.clone(), log_details: args.log_details }
-}
-
-/// Each connection is an open file, and the usual limit is lower than what is allowed.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_err() {
-        tracing::warn!("the number of open files stays limited to {}", limit.current.unwrap_or(u64::MAX));
-    }
 }

@@ -16,6 +16,7 @@ pub mod links;
 pub mod logging;
 pub mod mount;
 pub mod mount_options;
+mod open_files;
 pub mod password;
 pub mod serve;
 mod status;

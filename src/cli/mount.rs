@@ -11,6 +11,7 @@ use super::exit::{self, Code, Failure, Outcome};
 use super::folders::{self, Folders, mount_tag, socket_name};
 use super::logging::{self, Log};
 use super::mount_options::{Atime, Chosen};
+use super::open_files;
 use super::password::{PasswordArgs, UnlockArgs};
 use super::serve::{Backend, Plan, Signals, serve};
 use crate::fuse::{MountOptions, is_dead, mount_at};
@@ -128,6 +129,7 @@ fn start<F: Future<Output = Outcome<Arc<dyn Backend>>>>(
         folders::private_folder(folder)?;
     }
     logging::start(&log)?;
+    open_files::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .thread_name("hushfs-runtime")

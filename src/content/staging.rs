@@ -87,6 +87,8 @@ struct State {
     open: Option<(PackNo, PackName)>,
     /// Closed, without running writes, not yet taken for upload; in the order they were closed.
     queue: VecDeque<PackName>,
+    /// Closed, and named by no cut yet.
+    not_in_a_cut: Vec<PackName>,
     /// Written to since they were last synced, or failed to sync.
     unsynced: BTreeMap<PackName, Arc<Pack>>,
     bytes: u64,
@@ -128,7 +130,7 @@ impl Staging {
     pub fn append(&self, sealed: &[u8], chunk: ChunkNo, room: Room) -> Result<Place, ContentError> {
         let len = sealed.len() as u32;
         let (pack, offset) = self.reserve(len, room)?;
-        let written = pack.write(sealed, offset.into());
+        let written = pack.write(sealed, offset.into(), &self.folder);
         let done = written.is_ok().then_some(PackEntry { chunk, offset, len });
         self.finish_write(&pack, done);
         written.map(|()| Place { pack: pack.no, name: pack.name, offset })
@@ -144,12 +146,17 @@ impl Staging {
         self.wait_for_room(&mut self.state.lock(), 1, Room::WaitUntil(deadline))
     }
 
-    /// Closes the open pack. Returns all packs here, which are those that a commit of everything written so far
-    /// may need and has to see uploaded.
+    /// Closes the open pack. Returns those that were closed since the last cut, which a commit of everything written so
+    /// far has to see uploaded; what is older, the commits before it have seen. `in_a_cut` is to follow.
     pub fn rotate(&self) -> Vec<PackName> {
         let mut state = self.state.lock();
         self.close_open(&mut state);
-        state.packs.keys().copied().collect()
+        state.not_in_a_cut.clone()
+    }
+
+    /// Somebody sees to it that these are uploaded and leave.
+    pub fn in_a_cut(&self, names: &[PackName]) {
+        self.state.lock().not_in_a_cut.retain(|name| !names.contains(name));
     }
 
     pub fn has(&self, name: PackName) -> bool {
@@ -158,8 +165,13 @@ impl Staging {
 
     /// None if the pack is not here (any more). `range` is one that a finished `append` filled.
     pub fn read(&self, name: PackName, range: ByteRange) -> Result<Option<Vec<u8>>, ContentError> {
-        let pack = self.state.lock().packs.get(&name).map(|staged| staged.pack.clone());
-        pack.map(|pack| pack.read(range)).transpose()
+        let Some(pack) = self.state.lock().packs.get(&name).map(|staged| staged.pack.clone()) else { return Ok(None) };
+        let read = pack.read(range, &self.folder)?;
+        if read.is_none() && !self.is_uploaded(name) {
+            return Err(file_is_gone(name));
+        }
+        // Else it has just left.
+        Ok(read)
     }
 
     /// After this, chunks whose `append` has returned survive a power loss. Costs nothing when all are synced.
@@ -198,7 +210,8 @@ impl Staging {
                 len
             }
         };
-        pack.read(ByteRange::new(0, len)).map(|bytes| Some(bytes.into()))
+        let bytes = pack.read(ByteRange::new(0, len), &self.folder)?.ok_or_else(|| file_is_gone(name))?;
+        Ok(Some(bytes.into()))
     }
 
     /// The chunks that something may refer to.
@@ -246,6 +259,7 @@ impl Staging {
                 state.bytes -= staged.len;
             }
             state.queue.retain(|queued| queued != name);
+            state.not_in_a_cut.retain(|closed| closed != name);
             state.unsynced.remove(name);
             drop(state);
             self.folder.remove_all_of(*name)?;
@@ -334,6 +348,7 @@ impl Staging {
             staged.phase = Phase::Closed;
             staged.closed_at = Some(Instant::now());
         }
+        state.not_in_a_cut.push(name);
         self.queue_if_complete(state, name);
     }
 
@@ -347,9 +362,11 @@ impl Staging {
             // Every write failed, so nothing can refer to it.
             state.bytes -= staged.len;
             state.packs.remove(&name);
+            state.not_in_a_cut.retain(|closed| *closed != name);
             self.folder.remove_open(name);
             self.room.notify_all();
         } else {
+            staged.close_if_synced();
             state.queue.push_back(name);
         }
         self.changed.notify_waiters();
@@ -370,13 +387,26 @@ impl Staging {
         let mut state = self.state.lock();
         if pack.is_synced() {
             state.unsynced.remove(&pack.name);
+            if let Some(staged) = state.packs.get(&pack.name) {
+                staged.close_if_synced();
+            }
         }
     }
+}
+
+fn file_is_gone(name: PackName) -> ContentError {
+    file::pack_error(name, "open", std::io::ErrorKind::NotFound.into())
 }
 
 impl Staged {
     fn new(pack: Arc<Pack>, phase: Phase) -> Self {
         Self { pack, phase, len: 0, chunks: Vec::new(), writing: 0, closed_at: None }
+    }
+
+    fn close_if_synced(&self) {
+        if self.phase != Phase::Open && self.writing == 0 && self.pack.is_synced() {
+            self.pack.close();
+        }
     }
 }
 

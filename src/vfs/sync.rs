@@ -105,6 +105,7 @@ impl Drive {
         // Closed here, so that no pack spans two cuts.
         let packs = self.staging.rotate();
         let cut = end().map_err(self.failed("commit"))?;
+        self.staging.in_a_cut(&packs);
         self.start_counting_anew();
         Ok((cut, packs))
     }

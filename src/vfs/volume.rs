@@ -317,8 +317,11 @@ impl Volume {
         };
         let committer = Arc::new(Committer::start(&runtime, commit_parts, driver, identity));
         let last = replay.cuts.len().saturating_sub(1);
+        let mut all_packs = Vec::new();
         for (no, (cut, packs)) in replay.cuts.into_iter().enumerate() {
-            committer.enqueue(QueuedCut { cut, packs, packs_stay: no != last });
+            // Later ones may name chunks in them as well.
+            all_packs.extend(packs);
+            committer.enqueue(QueuedCut { cut, packs: all_packs.clone(), packs_stay: no != last });
         }
         let queue = Queue {
             committer: committer.clone(),
@@ -517,7 +520,14 @@ struct Queue {
     staging: Arc<Staging>,
     cache: Arc<BlockCache>,
     runtime: Handle,
-    letting_go: Mutex<Option<JoinHandle<()>>>,
+    letting_go: Mutex<LettingGo>,
+}
+
+/// Packs that are in no cut.
+#[derive(Default)]
+struct LettingGo {
+    packs: Vec<PackName>,
+    task: Option<JoinHandle<()>>,
 }
 
 impl CutSink for Queue {
@@ -527,8 +537,12 @@ impl CutSink for Queue {
 
     fn let_go(&self, packs: Vec<PackName>) {
         let (committer, staging, cache) = (self.committer.clone(), self.staging.clone(), self.cache.clone());
-        let going = self.runtime.spawn(async move {
-            // Those that a queued cut names leave with it, and a drive that stopped keeps everything.
+        let mut going = self.letting_go.lock();
+        going.packs.retain(|pack| staging.has(*pack));
+        going.packs.extend(packs);
+        let packs = going.packs.clone();
+        let task = self.runtime.spawn(async move {
+            // A queued cut may name their chunks, and a drive that stopped keeps everything.
             if committer.wait_idle().await.is_err() {
                 return;
             }
@@ -542,7 +556,7 @@ impl CutSink for Queue {
             }
         });
         // The newer one has all packs that are still here.
-        if let Some(before) = self.letting_go.lock().replace(going) {
+        if let Some(before) = going.task.replace(task) {
             before.abort();
         }
     }
@@ -554,7 +568,7 @@ impl CutSink for Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        if let Some(going) = self.letting_go.lock().take() {
+        if let Some(going) = self.letting_go.lock().task.take() {
             going.abort();
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::super::ContentError;
-use super::folder::{Folder, Found};
+use super::folder::Folder;
 use crate::base::{ByteRange, PackName, PackNo};
 use crate::disk::DiskFile;
 
@@ -26,7 +26,10 @@ pub(super) enum Phase {
 pub(super) struct Pack {
     pub no: PackNo,
     pub name: PackName,
-    file: Arc<dyn DiskFile>,
+    /// Not of a pack that is closed and synced: without the store there may be any number of those, and a process may
+    /// have only so many files open. Before a sync it must stay, for only who had the file open when it failed to reach
+    /// the disk is told so.
+    file: Mutex<Option<Arc<dyn DiskFile>>>,
     /// How many writes have ended.
     written: AtomicU64,
     synced: Mutex<Synced>,
@@ -48,26 +51,53 @@ struct Synced {
 impl Pack {
     pub fn create(no: PackNo, name: PackName, folder: &Folder) -> Result<Self, ContentError> {
         let file = folder.create(name).map_err(|error| pack_error(name, "create", error))?;
-        Ok(Self { no, name, file, written: AtomicU64::new(0), synced: Mutex::default() })
+        Ok(Self { no, name, file: Mutex::new(Some(file)), written: AtomicU64::new(0), synced: Mutex::default() })
     }
 
     /// What is there was synced before anything referred to it.
-    pub fn reopen(no: PackNo, found: Found, folder: &Folder) -> Result<Self, ContentError> {
-        let file = folder.open_found(found).map_err(|error| pack_error(found.name, "open", error))?;
+    pub fn found(no: PackNo, name: PackName) -> Self {
         let synced = Mutex::new(Synced { named: true, ..Synced::default() });
-        Ok(Self { no, name: found.name, file, written: AtomicU64::new(0), synced })
+        Self { no, name, file: Mutex::default(), written: AtomicU64::new(0), synced }
     }
 
-    pub fn write(&self, bytes: &[u8], offset: u64) -> Result<(), ContentError> {
-        self.file.write_all_at(bytes, offset).map_err(|error| pack_error(self.name, "write", error))
+    pub fn write(&self, bytes: &[u8], offset: u64, folder: &Folder) -> Result<(), ContentError> {
+        self.open(folder)
+            .and_then(|file| file.write_all_at(bytes, offset))
+            .map_err(|error| pack_error(self.name, "write", error))
     }
 
-    pub fn read(&self, range: ByteRange) -> Result<Vec<u8>, ContentError> {
-        self.file.read_range(range).map_err(|error| pack_error(self.name, "read", error))
+    /// None if there is no file any more.
+    pub fn read(&self, range: ByteRange, folder: &Folder) -> Result<Option<Vec<u8>>, ContentError> {
+        match self.open(folder).and_then(|file| file.read_range(range)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(pack_error(self.name, "read", error)),
+        }
     }
 
-    pub fn truncate(&self, len: u64) -> Result<(), ContentError> {
-        self.file.set_len(len).map_err(|error| pack_error(self.name, "truncate", error))
+    pub fn truncate(&self, len: u64, folder: &Folder) -> Result<(), ContentError> {
+        self.open(folder).and_then(|file| file.set_len(len)).map_err(|error| pack_error(self.name, "truncate", error))
+    }
+
+    /// The file itself goes away when who works with it has ended.
+    pub fn close(&self) {
+        self.file.lock().take();
+    }
+
+    fn open(&self, folder: &Folder) -> io::Result<Arc<dyn DiskFile>> {
+        match self.file.lock().clone() {
+            Some(file) => Ok(file),
+            None => folder.open_either(self.name),
+        }
+    }
+
+    /// For what is written from here to the next sync, which must be told of its failures.
+    fn keep_open(&self, folder: &Folder) -> io::Result<Arc<dyn DiskFile>> {
+        let mut file = self.file.lock();
+        match &*file {
+            Some(file) => Ok(file.clone()),
+            None => Ok(file.insert(folder.open_either(self.name)?).clone()),
+        }
     }
 
     /// Counts a write that has ended: the next sync must cover it.
@@ -88,7 +118,8 @@ impl Pack {
         }
         let written = self.written.load(Ordering::Acquire);
         if synced.upto < written {
-            let result = self.file.sync_data().map_err(|error| pack_error(self.name, "sync", error));
+            let result = self.open(folder).and_then(|file| file.sync_data());
+            let result = result.map_err(|error| pack_error(self.name, "sync", error));
             if let Err(error) = result {
                 synced.failed = Some(error.clone());
                 return Err(error);
@@ -105,7 +136,8 @@ impl Pack {
     /// Writes the footer, then makes all of it durable, then renames. The rename is the mark that the bytes are
     /// final, so it comes last.
     pub fn end(&self, footer: &[u8], body_len: u64, folder: &Folder) -> Result<(), ContentError> {
-        self.write(footer, body_len)?;
+        let file = self.keep_open(folder).map_err(|error| pack_error(self.name, "open", error))?;
+        file.write_all_at(footer, body_len).map_err(|error| pack_error(self.name, "write", error))?;
         self.note_write();
         if let Err(error) = self.sync(folder) {
             // The bytes may be damaged on this disk, but as far as the kernel still has them the store gets
@@ -121,7 +153,7 @@ impl Pack {
     }
 }
 
-fn pack_error(pack: PackName, action: &'static str, error: io::Error) -> ContentError {
+pub(super) fn pack_error(pack: PackName, action: &'static str, error: io::Error) -> ContentError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ContentError::DiskFull(Arc::new(error)),
         _ => ContentError::Staging { pack, action, source: Arc::new(error) },

@@ -40,8 +40,12 @@ impl Folder {
         self.disk.open(&self.open_path(name), true)
     }
 
-    pub fn open_found(&self, found: Found) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(&self.path_of(found), false)
+    /// In this order: it may be renamed meanwhile.
+    pub fn open_either(&self, name: PackName) -> io::Result<Arc<dyn DiskFile>> {
+        match self.disk.open(&self.open_path(name), false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.disk.open(&self.sealed_path(name), false),
+            opened => opened,
+        }
     }
 
     pub fn rename_sealed(&self, name: PackName) -> io::Result<()> {

@@ -54,7 +54,7 @@ impl Staging {
     }
 
     fn take_up(&self, wanted: &Referenced, file: Found, recovered: &mut Recovered) -> Result<(), ContentError> {
-        let pack = Arc::new(Pack::reopen(wanted.pack, file, &self.folder)?);
+        let pack = Arc::new(Pack::found(wanted.pack, wanted.name));
         let end_of = |chunk: &PackEntry| u64::from(chunk.offset) + u64::from(chunk.len);
         let (kept, lost): (Vec<_>, Vec<_>) = wanted.chunks.iter().partition(|chunk| end_of(chunk) <= file.len);
         recovered.lost.extend(lost.iter().map(|chunk: &PackEntry| chunk.chunk));
@@ -65,7 +65,7 @@ impl Staging {
         let mut staged = Staged::new(pack, if file.sealed { Phase::Sealed } else { Phase::Closed });
         staged.len = if file.sealed { file.len } else { kept.iter().map(end_of).max().unwrap_or(0) };
         if !file.sealed {
-            staged.pack.truncate(staged.len)?;
+            staged.pack.truncate(staged.len, &self.folder)?;
         }
         staged.chunks = kept;
         staged.closed_at = Some(Instant::now());
@@ -74,6 +74,7 @@ impl Staging {
         state.bytes += staged.len;
         state.packs.insert(wanted.name, staged);
         state.queue.push_back(wanted.name);
+        state.not_in_a_cut.push(wanted.name);
         Ok(())
     }
 }

@@ -238,3 +238,81 @@ fn a_chunk_behind_the_files_end_is_reported_lost() {
     let recovered = staging.recover(&[Referenced { pack: PackNo(1), name: name(1), chunks }]).unwrap();
     assert_eq!(recovered, Recovered { packs: vec![name(1)], missing: vec![], lost: vec![ChunkNo(2)] });
 }
+
+#[test]
+fn a_cut_names_what_was_closed_since_the_last_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let staging = staging(dir.path());
+    staging.append(&content(1, 100), ChunkNo(1), soon()).unwrap();
+    assert_eq!(staging.rotate(), [name(1)]);
+    staging.append(&content(2, 100), ChunkNo(2), soon()).unwrap();
+    assert_eq!(staging.rotate(), [name(1), name(2)], "no cut came of the first");
+    staging.in_a_cut(&[name(1), name(2)]);
+    assert_eq!(staging.rotate(), []);
+    staging.append(&content(3, 100), ChunkNo(3), soon()).unwrap();
+    assert_eq!(staging.rotate(), [name(3)]);
+}
+
+/// An outage may be long, and each cut has its pack.
+#[test]
+fn packs_that_wait_take_no_open_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let files = std::fs::read_dir("/proc/self/fd").unwrap();
+        files
+            .filter_map(|file| std::fs::read_link(file.unwrap().path()).ok())
+            .filter(|to| to.starts_with(dir.path()))
+            .count()
+    };
+    let mut places = Vec::new();
+    let referenced = {
+        let staging = staging(dir.path());
+        for nth in 0..100 {
+            places.push(staging.append(&content(nth, 500), ChunkNo(nth), soon()).unwrap());
+            // Synced before it is closed, or after.
+            if nth % 2 == 0 {
+                staging.sync().unwrap();
+            }
+            staging.rotate();
+            staging.sync().unwrap();
+            assert_eq!(open(), 0);
+        }
+        let entry = |chunk: u64| PackEntry { offset: 0, len: 500, chunk: ChunkNo(chunk) };
+        let all = (0..).zip(&places);
+        all.map(|(nth, place)| Referenced { pack: place.pack, name: place.name, chunks: vec![entry(nth)] })
+            .collect::<Vec<_>>()
+    };
+    let staging = staging_on(Arc::new(RealDisk), dir.path(), 1000, u64::MAX);
+    staging.recover(&referenced).unwrap();
+    assert_eq!(open(), 0);
+    for (nth, place) in (0..).zip(&places) {
+        let read = || staging.read(place.name, ByteRange::new(0, 500)).unwrap();
+        assert_eq!(read().unwrap(), content(nth, 500));
+        let object = staging.object(place.name).unwrap().unwrap();
+        assert_eq!((&object[..500], open()), (&content(nth, 500)[..], 0));
+        assert_eq!(read().unwrap(), content(nth, 500));
+        staging.uploaded(place.name);
+        staging.committed(&[place.name], remove);
+        assert_eq!(read(), None);
+    }
+}
+
+#[test]
+fn a_staged_file_that_somebody_removed_is_an_error_and_one_that_is_leaving_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let staging = staging(dir.path());
+    for nth in 1..=2 {
+        staging.append(&content(nth, 500), ChunkNo(nth), soon()).unwrap();
+        staging.rotate();
+        staging.object(name(nth)).unwrap();
+    }
+    let read = |nth| staging.read(name(nth), ByteRange::new(0, 500));
+    staging.uploaded(name(1));
+    staging.committed(&[name(1)], |pack, path, _| {
+        remove(pack, path, 0);
+        assert_eq!(read(1).unwrap(), None, "the cache has it");
+    });
+    std::fs::remove_file(staging.folder.sealed_path(name(2))).unwrap();
+    assert!(matches!(read(2), Err(ContentError::Staging { pack, .. }) if pack == name(2)));
+    assert!(matches!(staging.object(name(2)), Err(ContentError::Staging { pack, .. }) if pack == name(2)));
+}
