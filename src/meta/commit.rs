@@ -44,6 +44,8 @@ pub struct CommitParts {
     pub adopt: Adopt,
     /// Told of rows that others changed, after they are visible here.
     pub foreign: Foreign,
+    /// Runs it while nothing here changes.
+    pub exclusively: Exclusively,
     /// Inodes with bytes that are in no rows yet: they are ours as well.
     pub unsealed: Box<dyn Fn() -> Vec<InodeId> + Send + Sync>,
     /// Told when the drive must not change any more.
@@ -56,6 +58,7 @@ pub struct CommitParts {
     pub folder: Arc<StateFolder>,
 }
 
+pub type Exclusively = Box<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
 pub type Foreign = Box<dyn Fn(&[RowChange]) + Send + Sync>;
 pub type Adopt = Box<dyn Fn(PackName, &std::path::Path, u64) + Send + Sync>;
 
@@ -65,11 +68,20 @@ pub struct CommitStatus {
     pub head: Seq,
     /// Cuts that are not in the store yet.
     pub waiting: usize,
+    /// How many there were in all.
+    pub queued: u64,
     pub last_commit: Option<SystemTime>,
     /// Why the log does not go on, while it does not.
     pub failing: Option<(SystemTime, String)>,
     pub halted: Option<String>,
     pub checkpoint: Seq,
+}
+
+impl CommitStatus {
+    /// How many cuts are in the store.
+    fn committed(&self) -> u64 {
+        self.queued - self.waiting as u64
+    }
 }
 
 /// A cut with the packs that must be in the store before its record.
@@ -84,6 +96,8 @@ pub struct QueuedCut {
 /// A rotation that was asked for.
 struct Rotation {
     without: Option<SlotNo>,
+    /// The number of the cut that it comes after.
+    after: u64,
     done: oneshot::Sender<Result<Epoch, RotateError>>,
 }
 
@@ -179,7 +193,10 @@ impl Committer {
             let mut queue = self.shared.queue.lock();
             queue.push_back(cut);
             // With the lock: who waits for nothing to be queued must not see an older length after a newer one.
-            self.shared.status.send_modify(|status| status.waiting = queue.len());
+            self.shared.status.send_modify(|status| {
+                status.waiting = queue.len();
+                status.queued += 1;
+            });
         }
         self.shared.queued.notify_one();
     }
@@ -195,7 +212,8 @@ impl Committer {
             if let Some(halt) = &rotations.halted {
                 return Err(RotateError::Halted(halt.clone()));
             }
-            rotations.waiting.push_back(Rotation { without, done });
+            let after = self.shared.status.borrow().queued;
+            rotations.waiting.push_back(Rotation { without, after, done });
         }
         self.shared.queued.notify_one();
         outcome.await.unwrap_or(Err(RotateError::Closed))
@@ -209,12 +227,19 @@ impl Committer {
         &self.shared.parts.uploader
     }
 
-    /// Waits until all that is queued now is in the store. Err: it never will be, and why.
-    pub async fn wait_idle(&self) -> Result<(), String> {
+    /// For `wait_committed`: all that is queued now.
+    pub fn queued(&self) -> u64 {
+        self.shared.status.borrow().queued
+    }
+
+    /// Waits until the first so many cuts are in the store, whatever is queued behind them. Err: they never will be, and
+    /// why.
+    pub async fn wait_committed(&self, queued: u64) -> Result<(), String> {
         let mut status = self.shared.status.subscribe();
-        let done = status.wait_for(|status| status.waiting == 0 || status.halted.is_some()).await;
+        let done = status.wait_for(|status| status.committed() >= queued || status.halted.is_some()).await;
         match done {
-            Ok(status) => status.halted.clone().map_or(Ok(()), Err),
+            Ok(status) if status.committed() >= queued => Ok(()),
+            Ok(status) => Err(status.halted.clone().unwrap_or_default()),
             Err(_) => Err("the committer ended".into()),
         }
     }
@@ -249,30 +274,12 @@ impl Task {
     async fn run(mut self) -> Halt {
         self.note_epoch().await;
         loop {
-            let next = self.shared.queue.lock().front().cloned();
-            let halted = match next {
-                Some(cut) => {
-                    let uploaded = self.shared.parts.uploader.wait_uploaded(&cut.packs).await;
-                    let appended = match uploaded {
-                        Ok(()) => self.append(Work::Cut(&cut)).await,
-                        Err(pack) => Err(Stop::Halt(Halt::TwinPack { pack })),
-                    };
-                    match appended {
-                        Ok(head) => {
-                            self.finish(&cut, head);
-                            self.note_epoch().await;
-                            self.checkpoint_if_due().await;
-                            None
-                        }
-                        Err(Stop::Halt(halt)) => Some(halt),
-                        // A cut goes into whatever epoch there is.
-                        Err(Stop::Superseded) => None,
-                    }
-                }
+            let halted = match self.due_rotation() {
+                Some(rotation) => self.rotate(rotation).await,
                 None => {
-                    let rotation = self.shared.rotations.lock().waiting.pop_front();
-                    match rotation {
-                        Some(rotation) => self.rotate(rotation).await,
+                    let next = self.shared.queue.lock().front().cloned();
+                    match next {
+                        Some(cut) => self.commit(&cut).await,
                         None => {
                             self.shared.queued.notified().await;
                             None
@@ -286,6 +293,31 @@ impl Task {
                 }
                 return halt;
             }
+        }
+    }
+
+    /// The next one, if what it comes after is in the store.
+    fn due_rotation(&self) -> Option<Rotation> {
+        let committed = self.shared.status.borrow().committed();
+        self.shared.rotations.lock().waiting.pop_front_if(|rotation| rotation.after <= committed)
+    }
+
+    async fn commit(&mut self, cut: &QueuedCut) -> Option<Halt> {
+        let uploaded = self.shared.parts.uploader.wait_uploaded(&cut.packs).await;
+        let appended = match uploaded {
+            Ok(()) => self.append(Work::Cut(cut)).await,
+            Err(pack) => Err(Stop::Halt(Halt::TwinPack { pack })),
+        };
+        match appended {
+            Ok(head) => {
+                self.finish(cut, head);
+                self.note_epoch().await;
+                self.checkpoint_if_due().await;
+                None
+            }
+            Err(Stop::Halt(halt)) => Some(halt),
+            // A cut goes into whatever epoch there is.
+            Err(Stop::Superseded) => None,
         }
     }
 
@@ -530,26 +562,6 @@ impl Task {
         let absorbing = tokio::task::spawn_blocking(move || {
             let view = shared.parts.pending.view();
             let Absorb { record, head, bytes, .. } = *absorb;
-            if !is_own {
-                let unsealed = (shared.parts.unsealed)();
-                let unsealed = unsealed.into_iter().map(|ino| (RowKey::Inode(ino).encode(), None)).collect();
-                let mut ours: Vec<RowChanges> = vec![view.active_rows(), unsealed];
-                // After the active rows, which may be frozen at any time.
-                for generation in view.generations() {
-                    ours.push(view.generation_rows(generation)?);
-                }
-                let foreign = Footprint::of(&record.rows);
-                ours.retain(|rows| foreign.touches(&Footprint::of(rows)));
-                if !ours.is_empty() {
-                    // Before it is applied: what is here stays what it was, over what it was made on.
-                    let seq = head.seq;
-                    let halt = match is_late {
-                        true => Halt::Late { seq },
-                        false => Halt::Overlap { seq, files: common_files(view.as_ref(), &record.rows, &ours) },
-                    };
-                    return Ok(Err(halt));
-                }
-            }
             let apply = RecordApply {
                 seq: head.seq,
                 hash: head.hash,
@@ -561,10 +573,42 @@ impl Task {
                 rows: &record.rows,
                 record_len: bytes.len() as u64,
             };
-            view.absorb(&apply, own)?;
-            if !is_own {
-                (shared.parts.foreign)(&record.rows);
+            if is_own {
+                view.absorb(&apply, own)?;
+                return Ok(Ok(()));
             }
+            let foreign = Footprint::of(&record.rows);
+            let is_touched = |rows: &RowChanges| foreign.touches(&Footprint::of(rows));
+            // One at a time, for there may be weeks of them. What is made from here on has a later number.
+            let frozen = view.generations();
+            let mut ours = Vec::new();
+            for generation in &frozen {
+                ours.extend(Some(view.generation_rows(*generation)?).filter(is_touched));
+            }
+            let mut applied = Ok(());
+            (shared.parts.exclusively)(&mut || {
+                // What changes now would lie over what it has not seen: so nothing does.
+                let unsealed = (shared.parts.unsealed)().into_iter();
+                let unsealed = unsealed.map(|ino| (RowKey::Inode(ino).encode(), None)).collect();
+                ours.extend([view.active_rows(), unsealed].into_iter().filter(is_touched));
+                applied = (|| {
+                    for generation in view.generations().iter().filter(|generation| !frozen.contains(generation)) {
+                        ours.extend(Some(view.generation_rows(*generation)?).filter(is_touched));
+                    }
+                    if ours.is_empty() { view.absorb(&apply, None) } else { Ok(()) }
+                })();
+            });
+            applied?;
+            if !ours.is_empty() {
+                // It was not applied: what is here stays what it was, over what it was made on.
+                let seq = head.seq;
+                let halt = match is_late {
+                    true => Halt::Late { seq },
+                    false => Halt::Overlap { seq, files: common_files(view.as_ref(), &record.rows, &ours) },
+                };
+                return Ok(Err(halt));
+            }
+            (shared.parts.foreign)(&record.rows);
             Ok::<_, MetaError>(Ok(()))
         });
         Ok(absorbing.await??)
@@ -573,6 +617,10 @@ impl Task {
     /// The record is in the log and the replica: everything else may forget what it covers.
     fn finish(&mut self, cut: &QueuedCut, head: Head) {
         let parts = &self.shared.parts;
+        // Else a machine that loses its power now could not go on without the store.
+        if let Err(error) = parts.pending.view().replica().sync(parts.folder.disk().as_ref()) {
+            tracing::error!("this machine's copy of the tree is not on its disk yet: {error}");
+        }
         self.identity.remembered = self.driver.machine.remembered();
         self.identity.floor = self.driver.machine.floor().copied();
         if let Err(error) = self.put_identity() {

@@ -167,6 +167,9 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
     }
 
     mounting.look_for_a_twins_runs()?;
+    if let Err(error) = mounting.replica()?.sync(folder.disk().as_ref()) {
+        tracing::error!("this machine's copy of the tree is not on its disk yet: {error}");
+    }
     mounting.identity.remembered = mounting.driver.machine.remembered();
     mounting.identity.floor = mounting.driver.machine.floor().copied();
     let registered = clock.now();

@@ -23,6 +23,7 @@ use super::rows::Rows;
 use super::sqlite::{self, explain};
 use crate::base::{ChunkId, ChunkNo, DeviceSlot, Epoch, Hash, Incarnation, IntentNo, Seq};
 use crate::crypto::Key;
+use crate::disk::Disk;
 use crate::format::rows::{ChunkRow, InodeRow, KeyBytes, RowKey};
 
 pub use bulk::{BulkLoad, LoadedHead};
@@ -106,7 +107,8 @@ impl Replica {
         let wrap = |error| explain(path, error);
         let db = sqlite::open(path, key, WRITER_CACHE_KIB)?;
         prepare_schema(path, &db)?;
-        // The log has every record: what a power loss takes here is applied again.
+        // The log has every record: what a power loss takes here is applied again. `sync` is for what it must not take,
+        // since without the store nothing can be read again.
         db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0")
             .map_err(wrap)?;
         db.execute_batch(&format!("PRAGMA journal_size_limit = {WAL_LEN_MAX}")).map_err(wrap)?;
@@ -144,6 +146,15 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// What was applied survives a power cut: to be called before anyone remembers that it was.
+    pub fn sync(&self, disk: &dyn Disk) -> io::Result<()> {
+        match disk.open(&with_suffix(&self.path, "-wal"), false).and_then(|file| file.sync_data()) {
+            // All of it is in the database itself.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            synced => synced,
+        }
     }
 
     /// Of the next record.

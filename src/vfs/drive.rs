@@ -235,6 +235,12 @@ impl Drive {
         self.clock.now()
     }
 
+    /// Runs it when the changes that are under way have ended, and lets none begin.
+    pub(super) fn exclusively(&self, work: &mut dyn FnMut()) {
+        let _gate = self.gate.write();
+        work();
+    }
+
     /// Every change holds this while it lasts.
     pub(super) fn change(&self) -> VfsResult<RwLockReadGuard<'_, ()>> {
         if self.options.read_only || self.is_frozen_for_good() {

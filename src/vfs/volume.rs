@@ -295,6 +295,10 @@ impl Volume {
                     }
                 })
             },
+            exclusively: {
+                let drive = drive.clone();
+                Box::new(move |work| drive.exclusively(work))
+            },
             unsealed: {
                 let drive = drive.clone();
                 Box::new(move || drive.unsealed())
@@ -391,9 +395,11 @@ impl Volume {
         }
         self.drive.sync_all().map_err(FlushError::Local)?;
         self.cycle.cut().map_err(FlushError::Local)?;
+        let queued = self.committer.queued();
         loop {
-            let idle = async { tokio::time::timeout(Duration::from_millis(200), self.committer.wait_idle()).await };
-            match self.runtime.block_on(idle) {
+            let committed = self.committer.wait_committed(queued);
+            let committed = async { tokio::time::timeout(Duration::from_millis(200), committed).await };
+            match self.runtime.block_on(committed) {
                 Ok(done) => return done.map_err(FlushError::Halted),
                 Err(_) if !progress(self.remaining()) => return Err(FlushError::Interrupted(self.remaining())),
                 Err(_) => {}
@@ -541,9 +547,10 @@ impl CutSink for Queue {
         going.packs.retain(|pack| staging.has(*pack));
         going.packs.extend(packs);
         let packs = going.packs.clone();
+        let queued = committer.queued();
         let task = self.runtime.spawn(async move {
             // A queued cut may name their chunks, and a drive that stopped keeps everything.
-            if committer.wait_idle().await.is_err() {
+            if committer.wait_committed(queued).await.is_err() {
                 return;
             }
             // The next cut meets the same, and stops.
@@ -585,8 +592,8 @@ impl RemoteSync for Remote {
         let start = Instant::now();
         self.cycle.cut()?;
         let rest = deadline.saturating_sub(start.elapsed());
-        let idle = async { tokio::time::timeout(rest, self.committer.wait_idle()).await };
-        match self.runtime.block_on(idle) {
+        let committed = self.committer.wait_committed(self.committer.queued());
+        match self.runtime.block_on(async { tokio::time::timeout(rest, committed).await }) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(VfsError::Io),
             Err(_) => Err(VfsError::TimedOut),

@@ -1,14 +1,17 @@
 //! The local disk is full, read-only, or fails: the call that needs it says so with the right error, nothing that
 //! was promised is lost, and what is only a copy is made anew.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hushfs::disk::{DiskFault, DiskOp, DiskRule, SimDisk};
+use hushfs::base::ByteRange;
+use hushfs::disk::{DirEntry, Disk, DiskFault, DiskFile, DiskOp, DiskRule, RealDisk, SimDisk};
 use hushfs::format::Prefix;
 use hushfs::store::{Fault, StoreErrorKind};
 use hushfs::vfs::COMMIT_RESERVE;
 use hushfs::vfs::api::VfsError;
+use parking_lot::Mutex;
 
 use crate::rig::{self, Files, Rig, eventually, noise};
 
@@ -480,4 +483,122 @@ impl Drop for SmallFilesystem {
     fn drop(&mut self) {
         std::process::Command::new("umount").arg("-l").arg(&self.0).status().unwrap();
     }
+}
+
+/// Names what becomes durable: a file by a sync, or a name by a rename.
+struct Watched(RealDisk, Arc<Mutex<Vec<String>>>);
+
+struct WatchedFile {
+    file: Arc<dyn DiskFile>,
+    name: String,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into()
+}
+
+impl Disk for Watched {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.0.open(path, create)?;
+        Ok(Arc::new(WatchedFile { file, name: name_of(path), seen: self.1.clone() }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.1.lock().push(name_of(to));
+        self.0.rename(from, to)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.0.create_dir_all(dir)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.0.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.0.free_bytes(dir)
+    }
+
+    fn filesystem(&self, dir: &Path) -> io::Result<u64> {
+        self.0.filesystem(dir)
+    }
+}
+
+impl DiskFile for WatchedFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.seen.lock().push(self.name.clone());
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn preallocate_written(&self, len: u64) -> io::Result<()> {
+        self.file.preallocate_written(len)
+    }
+
+    fn punch_hole(&self, range: ByteRange) -> io::Result<()> {
+        self.file.punch_hole(range)
+    }
+
+    fn data_ranges(&self) -> io::Result<Vec<ByteRange>> {
+        self.file.data_ranges()
+    }
+}
+
+/// A machine that remembers a newer head than its copy of the tree has, since that was not on the disk when the power
+/// went, cannot be used without the store.
+#[test]
+fn the_copy_of_the_tree_is_on_the_disk_before_its_head_is_remembered() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let mut rig = Rig::on(Arc::new(Watched(RealDisk, seen.clone())));
+    let files = rig.mount();
+    let last_two = || {
+        let seen = seen.lock();
+        let wanted = ["replica.db-wal", "identity"];
+        let told: Vec<_> = seen.iter().filter(|name| wanted.contains(&name.as_str())).cloned().collect();
+        told[told.len() - 2..].to_vec()
+    };
+    for round in 0..3 {
+        files.save("file", &noise(round, 3000)).unwrap();
+        rig.flush();
+        assert_eq!(last_two(), ["replica.db-wal", "identity"]);
+    }
+    // What a mount learns of another device's is no different.
+    rig.close();
+    rig.become_new_machine("two");
+    rig.mount().save("other", &noise(9, 3000)).unwrap();
+    rig.flush();
+    rig.close();
+    rig.become_new_machine("one");
+    seen.lock().clear();
+    rig.mount();
+    let seen = seen.lock();
+    assert_eq!(
+        seen.iter().find(|name| ["replica.db-wal", "identity"].contains(&name.as_str())).unwrap(),
+        "replica.db-wal"
+    );
 }

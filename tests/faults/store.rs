@@ -1,8 +1,10 @@
 //! The store is refused, slow, hanging, lying about what it did, or gone. What is here goes on, what is to go there
 //! waits, and arrives by itself when the store is well again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use hushfs::format::Prefix;
 use hushfs::store::{Fault, Op, Rule, StoreErrorKind, When};
 use hushfs::vfs::api::VfsError;
 
@@ -203,4 +205,38 @@ fn a_new_machine_without_the_store_is_told_so() {
         rig.faults.clear();
         rig.mount();
     }
+}
+
+/// On a drive that is written to all the time there is always something that waits.
+#[test]
+fn who_waits_for_what_was_written_does_not_wait_for_what_comes_after() {
+    let mut rig = Rig::new();
+    let files = rig.mount();
+    rig.flush();
+    rig.faults.add(Rule::on(Op::Create, Fault::Delay(Duration::from_millis(40))).under(Prefix::Log));
+    let (volume, stop) = (rig.volume(), AtomicBool::new(false));
+    let is_behind = || rig.status().commits.waiting > 3;
+    let (flushed, busy, rotated) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..2000 {
+                if stop.load(Ordering::SeqCst) {
+                    break;
+                }
+                files.save("file", b"again").unwrap();
+                volume.cut().unwrap();
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        eventually("it is behind", is_behind);
+        let flushed = rig.try_flush(Duration::from_secs(10));
+        let busy = is_behind();
+        let rotated = volume.rotate(None);
+        stop.store(true, Ordering::SeqCst);
+        (flushed, busy, rotated)
+    });
+    flushed.unwrap();
+    assert!(busy, "all was written: the test shows nothing");
+    rotated.unwrap();
+    rig.faults.clear();
+    rig.flush();
 }
