@@ -214,7 +214,8 @@ pub struct MountArgs {
     /// Accept a volume whose password takes more than a quarter of this machine's memory to try
     #[arg(long)]
     pub allow_large_kdf: bool,
-    /// Mount although synced bytes are gone from the staging folder: zeros take their place, the log names the files
+    /// Mount although synced changes are lost: what is behind a damage of the journal is left out, and kept aside; where
+    /// bytes are gone from the staging folder there are zeros, and the log names the files
     #[arg(long)]
     pub accept_loss: bool,
     /// Mount options, as mount(8) has them

@@ -21,5 +21,5 @@ pub use error::ContentError;
 pub use prefetch::Prefetch;
 pub use reader::{ChunkReader, ChunkSource};
 pub use seal::seal_piece;
-pub use staging::{NewPack, Pending, Place, Recovered, Referenced, Room, Staging, StagingOptions};
+pub use staging::{NewPack, Pending, Place, Recovered, Referenced, Room, Staging, StagingOptions, Unreferenced};
 pub use upload::{UploadHealth, Uploader};

@@ -30,7 +30,7 @@ use crate::crypto::Roots;
 use crate::disk::Disk;
 use crate::format::pack::{self, PackEntry};
 
-pub use self::recover::{Recovered, Referenced};
+pub use self::recover::{Recovered, Referenced, Unreferenced};
 
 /// Where a chunk was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

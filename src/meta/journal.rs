@@ -27,7 +27,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::format::intent::{Change, Intent};
 use crate::format::journal::{self as format, JournalPayload};
 
-pub use recover::{JournalDamage, Replay};
+pub use recover::{JournalDamage, OnDamage, Replay};
 
 /// A file's length. A frame that is longer gets a file of its own.
 pub const FILE_LEN: u64 = 8 * MIB;
@@ -59,6 +59,11 @@ pub enum JournalError {
     NeverAppended(FrameNo),
     #[error("frame {0} of the journal was readable and no longer is")]
     Unreadable(FrameNo),
+    #[error(
+        "{damage}. Nothing was changed. If the disk cannot read it the next time either, bring {} back from a backup, or \
+         mount with --accept-loss: that does without what comes after the damage, and keeps a copy of it", dir.display()
+    )]
+    Damaged { dir: PathBuf, damage: JournalDamage },
 }
 
 impl JournalError {
@@ -144,29 +149,31 @@ struct Sealed {
 }
 
 impl Journal {
-    /// Opens or makes the journal in `dir`, and gives what is in it in order. Damage is reported with what could
-    /// be saved: the frames before it are replayed, the rest is set aside under another name.
+    /// Opens or makes the journal in `dir`, and gives what is in it in order, up to where it is damaged.
+    /// `is_covered` tells whether the log has a run's intents up to one: what it has is no loss.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         key: &Key,
         volume: VolumeId,
         entropy: Arc<dyn Entropy>,
+        on_damage: OnDamage,
+        is_covered: &dyn Fn(&(Incarnation, IntentNo)) -> bool,
     ) -> Result<(Self, Replay, Option<JournalDamage>), JournalError> {
-        Self::open_with(disk, dir, key, volume, entropy, FILE_LEN)
+        Self::open_with(disk, dir, (key, volume, entropy), FILE_LEN, on_damage, is_covered)
     }
 
     fn open_with(
         disk: Arc<dyn Disk>,
         dir: &Path,
-        key: &Key,
-        volume: VolumeId,
-        entropy: Arc<dyn Entropy>,
+        (key, volume, entropy): (&Key, VolumeId, Arc<dyn Entropy>),
         file_len: u64,
+        on_damage: OnDamage,
+        is_covered: &dyn Fn(&(Incarnation, IntentNo)) -> bool,
     ) -> Result<(Self, Replay, Option<JournalDamage>), JournalError> {
         let sealer = Sealer { key: key.duplicate(), volume, entropy };
         disk.create_dir_all(dir).map_err(JournalError::io("create", dir))?;
-        let recovered = recover::recover(disk, dir, &sealer, file_len)?;
+        let recovered = recover::recover(disk, dir, &sealer, file_len, on_damage, is_covered)?;
         let last = recovered.last.map_or(0, |no| no.0);
         let queue = Queue {
             pending: VecDeque::new(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::checkpoint::{self, CheckpointError};
 use super::driver::{LogDriver, Need, Patience};
 use super::error::MetaError;
-use super::journal::{Journal, JournalError};
+use super::journal::{Journal, JournalError, OnDamage};
 use super::keyring::{Identity, Keyring, KeyringError, Secret, StateFolder, Trust, open_keyring};
 use super::leftover::Leftover;
 use super::log::{
@@ -39,6 +39,8 @@ pub struct MountOptions<'a> {
     /// What a key derivation may take, in bytes.
     pub kdf_memory_max: u64,
     pub read_only: bool,
+    /// To go on without what a damaged journal held behind the damage.
+    pub accept_loss: bool,
     /// For people, such as the host's name.
     pub device_name: String,
     /// User and group of the root directory, if this is the volume's first mount.
@@ -92,8 +94,19 @@ pub enum MountError {
 }
 
 pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Result<MountedMeta, MountError> {
-    let MountOptions { disk, state_dir, secret, trust, kdf_memory_max, read_only, device_name, owner, clock, entropy } =
-        options;
+    let MountOptions {
+        disk,
+        state_dir,
+        secret,
+        trust,
+        kdf_memory_max,
+        read_only,
+        accept_loss,
+        device_name,
+        owner,
+        clock,
+        entropy,
+    } = options;
     let folder = Arc::new(StateFolder::lock(disk.clone(), state_dir)?);
     let (keyring, mut offline) =
         open_keyring(store.as_ref(), &folder, secret, trust, kdf_memory_max, entropy.as_ref()).await?;
@@ -197,7 +210,18 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
     let replica = Arc::new(replica.ok_or(MountError::Meta(MetaError::MissingRow("the replica")))?);
 
     let journal_dir = state_dir.join("journal");
-    let (journal, replay, damage) = Journal::open(disk, &journal_dir, &keyring.state_key, volume, entropy.clone())?;
+    let on_damage = match (read_only, accept_loss) {
+        // Nothing is replayed.
+        (true, _) => OnDamage::Leave,
+        (false, true) => OnDamage::SetAside,
+        (false, false) => OnDamage::Refuse,
+    };
+    let is_covered = |(run, last): &(Incarnation, IntentNo)| {
+        let covered = replica.high_water(run).ok().flatten();
+        identity.void.contains(run) || covered.is_some_and(|(upto, _)| upto >= *last)
+    };
+    let (journal, replay, damage) =
+        Journal::open(disk, &journal_dir, &keyring.state_key, volume, entropy.clone(), on_damage, &is_covered)?;
     let view = Arc::new(View::new(replica, &state_dir.join("overlay.db"), &keyring.state_key)?);
     let twin = identity.parting.as_ref().map(|parting| (parting, changes));
     let leftover = Leftover::new(&view, replay, damage, identity.void.clone(), twin)?;

@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use crate::base::{ChunkNo, Clock, Entropy, Epoch, PackName, VolumeId};
 use crate::cache::{BlockCache, CacheStats, Fetcher};
 use crate::content::{
-    ChunkReader, ContentError, DirtyBudget, Recovered, Referenced, Staging, StagingOptions, UploadHealth, Uploader,
+    ChunkReader, ContentError, DirtyBudget, Recovered, Referenced, Staging, StagingOptions, Unreferenced, UploadHealth,
+    Uploader,
 };
 use crate::disk::{Disk, FreeSpace};
 use crate::format::pack::PackEntry;
@@ -50,7 +51,8 @@ pub struct VolumeOptions {
     pub device_name: String,
     /// User and group of the root directory, if this is the volume's first mount.
     pub owner: (u32, u32),
-    /// Mounts although staged bytes are lost: what they were is zeros then.
+    /// Mounts although what was synced is lost: staged bytes are zeros then, and changes behind a damage of the journal
+    /// are left out.
     pub accept_loss: bool,
     pub drive: DriveOptions,
     pub cycle: CycleOptions,
@@ -202,6 +204,7 @@ impl Volume {
                 kdf_memory_max: options.kdf_memory_max,
                 read_only,
                 device_name: options.device_name,
+                accept_loss: options.accept_loss,
                 owner: options.owner,
                 clock: clock.clone(),
                 entropy: entropy.clone(),
@@ -219,7 +222,9 @@ impl Volume {
         let staging = Arc::new(Staging::open(disk.clone(), staging_options, roots.clone(), entropy.clone(), new_pack)?);
         let mut lost = Lost::default();
         if !read_only {
-            let recovered = staging.recover(&leftover.referenced)?;
+            // What a damaged journal does not tell any more may refer to the rest.
+            let rest = if leftover.damage.is_some() { Unreferenced::SetAside } else { Unreferenced::Remove };
+            let recovered = staging.recover(&leftover.referenced, rest)?;
             lost.chunks = runtime.block_on(lost_chunks(store.as_ref(), &leftover.referenced, &recovered))?;
         }
         let fetcher = Fetcher::new(store.clone(), cache.clone());

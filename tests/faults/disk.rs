@@ -8,12 +8,13 @@ use std::sync::Arc;
 use hushfs::base::ByteRange;
 use hushfs::disk::{DirEntry, Disk, DiskFault, DiskFile, DiskOp, DiskRule, RealDisk, SimDisk};
 use hushfs::format::Prefix;
-use hushfs::store::{Fault, StoreErrorKind};
+use hushfs::format::journal::peek_header;
+use hushfs::store::{Fault, Op, Rule, StoreErrorKind};
 use hushfs::vfs::COMMIT_RESERVE;
 use hushfs::vfs::api::VfsError;
 use parking_lot::Mutex;
 
-use crate::rig::{self, Files, Rig, eventually, noise};
+use crate::rig::{self, Files, Rig, chain, eventually, noise};
 
 const OPS: [DiskOp; 7] =
     [DiskOp::Open, DiskOp::Read, DiskOp::Write, DiskOp::Sync, DiskOp::SetLen, DiskOp::Rename, DiskOp::SyncDir];
@@ -483,6 +484,60 @@ impl Drop for SmallFilesystem {
     fn drop(&mut self) {
         std::process::Command::new("umount").arg("-l").arg(&self.0).status().unwrap();
     }
+}
+
+#[test]
+fn a_damaged_journal_stops_the_mount_and_nothing_is_thrown_away() {
+    let (mut rig, disk) = rig();
+    rig.faults.add(Rule::on(Op::Create, OFFLINE));
+    let files = rig.files();
+    for (name, seed) in [("dir/one", 11), ("dir/two", 12), ("dir/three", 13)] {
+        files.save(name, &noise(seed, 2_000_000)).unwrap();
+    }
+    rig.kill();
+    let state = rig.state_dir();
+    let journal = state.join("journal");
+    let mut frames = Vec::new();
+    for file in disk.list(&journal).unwrap() {
+        let path = journal.join(file.name);
+        let (content, mut at) = (disk.peek(&path).unwrap(), 0);
+        while let Some(header) = content.get(at..).and_then(peek_header) {
+            frames.push((header.number, path.clone(), at as u64));
+            at += header.len as usize;
+        }
+    }
+    frames.sort();
+    let (_, path, offset) = &frames[frames.len() - 3];
+    disk.rot(path, offset + 200);
+    let kept = |folder: &str| {
+        let dir = state.join(folder);
+        let names = disk.list(&dir).unwrap().into_iter().map(|file| dir.join(file.name));
+        let mut all: Vec<_> = names.map(|path| (path.clone(), disk.peek(&path).unwrap())).collect();
+        all.sort();
+        all
+    };
+    let before = [kept("journal"), kept("staging")];
+    assert!(!before[1].is_empty());
+    for _ in 0..2 {
+        let Err(error) = rig.try_mount_by_words() else { panic!("it opens") };
+        assert!(chain(&error).contains("--accept-loss"), "{}", chain(&error));
+        assert!([kept("journal"), kept("staging")] == before, "something was changed");
+    }
+    rig.adjust = |options| options.drive.read_only = true;
+    assert_eq!(rig.try_mount_by_words().unwrap().read("dir/old"), Ok(noise(1, 300_000)));
+    rig.kill();
+    assert!([kept("journal"), kept("staging")] == before, "something was changed");
+    rig.adjust = |options| options.accept_loss = true;
+    let files = rig.try_mount_by_words().unwrap();
+    assert_eq!(files.read("dir/old"), Ok(noise(1, 300_000)));
+    let aside = |folder: &str| {
+        let names = disk.list(&state.join(folder)).unwrap().into_iter().map(|file| file.name);
+        names.filter(|name| name.to_string_lossy().ends_with(".damaged")).count()
+    };
+    assert_eq!(aside("journal"), 1);
+    assert!(aside("staging") > 0, "the packs of what was left out are gone");
+    rig.faults.clear();
+    rig.flush();
 }
 
 /// Names what becomes durable: a file by a sync, or a name by a rename.

@@ -67,6 +67,14 @@ impl Folder {
         self.disk.remove(&self.path_of(found)).map_err(folder_error)
     }
 
+    pub fn set_aside(&self, found: Found) -> Result<(), ContentError> {
+        let path = self.path_of(found);
+        let mut aside = path.clone().into_os_string();
+        aside.push(".damaged");
+        tracing::warn!(path = %PathBuf::from(&aside).display(), "a staged pack is set aside");
+        self.disk.rename(&path, &PathBuf::from(aside)).map_err(folder_error)
+    }
+
     pub fn remove_all_of(&self, name: PackName) -> Result<(), ContentError> {
         let mut found = self.list()?;
         found.retain(|found| found.name == name);

@@ -30,11 +30,18 @@ pub struct Recovered {
     pub lost: Vec<ChunkNo>,
 }
 
+/// What becomes of packs that no pending intent refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreferenced {
+    Remove,
+    /// They stay under a name that is not taken for a pack's.
+    SetAside,
+}
+
 impl Staging {
-    /// Takes up the packs that pending intents refer to and deletes those that nothing refers to. An open one is
-    /// cut behind the last chunk referred to and closed; one that was sealed may be in the store and keeps its
-    /// bytes. To be called once, before the first `append`.
-    pub fn recover(&self, referenced: &[Referenced]) -> Result<Recovered, ContentError> {
+    /// Takes up the packs that pending intents refer to. An open one is cut behind the last chunk referred to and closed;
+    /// one that was sealed may be in the store and keeps its bytes. To be called once, before the first `append`.
+    pub fn recover(&self, referenced: &[Referenced], rest: Unreferenced) -> Result<Recovered, ContentError> {
         let mut files = self.folder.list()?;
         // Of two with one name, which only a copied folder can have, the sealed one is whole: it comes last.
         files.sort_by_key(|file| file.sealed);
@@ -47,7 +54,10 @@ impl Staging {
             }
         }
         for file in found.into_values() {
-            self.folder.remove_found(file)?;
+            match rest {
+                Unreferenced::Remove => self.folder.remove_found(file)?,
+                Unreferenced::SetAside => self.folder.set_aside(file)?,
+            }
         }
         self.changed.notify_waiters();
         Ok(recovered)

@@ -196,7 +196,7 @@ fn after_a_crash_what_is_referred_to_is_closed_and_the_rest_deleted() {
         Referenced { pack: PackNo(3), name: name(3), chunks: vec![chunk(30, 0, 10)] },
         Referenced { pack: PackNo(4), name: name(4), chunks: vec![] },
     ];
-    let recovered = staging.recover(&wanted).unwrap();
+    let recovered = staging.recover(&wanted, Unreferenced::Remove).unwrap();
     assert_eq!(recovered, Recovered { packs: vec![name(1)], missing: vec![name(3)], lost: vec![] });
     assert_eq!(files(dir.path()), [format!("{}-1.open", name(1).incarnation), "notes.txt".into()]);
     assert_eq!(staging.bytes(), 3000);
@@ -219,7 +219,7 @@ fn a_pack_that_may_have_been_uploaded_keeps_its_bytes_over_a_crash() {
     };
     let staging = staging_on(Arc::new(RealDisk), dir.path(), 10, u64::MAX);
     let chunks = vec![PackEntry { offset: 0, len: 1000, chunk: ChunkNo(1) }];
-    staging.recover(&[Referenced { pack: PackNo(1), name: name(1), chunks }]).unwrap();
+    staging.recover(&[Referenced { pack: PackNo(1), name: name(1), chunks }], Unreferenced::Remove).unwrap();
     assert_eq!(staging.object(name(1)).unwrap().unwrap(), object);
 }
 
@@ -235,7 +235,8 @@ fn a_chunk_behind_the_files_end_is_reported_lost() {
         PackEntry { offset: 0, len: 1000, chunk: ChunkNo(1) },
         PackEntry { offset: 1000, len: 1, chunk: ChunkNo(2) },
     ];
-    let recovered = staging.recover(&[Referenced { pack: PackNo(1), name: name(1), chunks }]).unwrap();
+    let recovered =
+        staging.recover(&[Referenced { pack: PackNo(1), name: name(1), chunks }], Unreferenced::Remove).unwrap();
     assert_eq!(recovered, Recovered { packs: vec![name(1)], missing: vec![], lost: vec![ChunkNo(2)] });
 }
 
@@ -283,7 +284,7 @@ fn packs_that_wait_take_no_open_files() {
             .collect::<Vec<_>>()
     };
     let staging = staging_on(Arc::new(RealDisk), dir.path(), 1000, u64::MAX);
-    staging.recover(&referenced).unwrap();
+    staging.recover(&referenced, Unreferenced::Remove).unwrap();
     assert_eq!(open(), 0);
     for (nth, place) in (0..).zip(&places) {
         let read = || staging.read(place.name, ByteRange::new(0, 500)).unwrap();

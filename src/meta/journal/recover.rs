@@ -1,7 +1,8 @@
 //! What the journal's files hold when it is opened.
 //!
 //! A torn tail is where the journal ends: it was never acknowledged. Frames that are readable behind that can
-//! only be there because something destroyed what was durable; they are set aside, since what they build on is gone.
+//! only be there because something destroyed what was durable. What they build on is gone, so they can be set aside, but
+//! only if somebody says so: perhaps the disk reads it the next time, or a backup has it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,14 +19,30 @@ use crate::format::journal::{self as format, JournalPayload};
 const SUFFIX: &str = "journal";
 const READ_LEN: usize = 256 * KIB as usize;
 
-/// Part of the journal cannot be read. What was before it is replayed; nothing more of it will ever be.
+/// What becomes of a journal of which a part cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDamage {
+    /// It is an error, and nothing is changed.
+    Refuse,
+    /// What is before it is replayed; what is behind it is set aside, and nothing of that will ever be.
+    SetAside,
+    /// Nothing is changed, and nothing may be appended.
+    Leave,
+}
+
+/// Part of the journal cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the journal is damaged from frame {} on{}; {later} later frames cannot be replayed without it; the damaged files \
-     are kept as {}",
+    "the journal is damaged from frame {} on{}, and {later} later frames cannot be replayed without it{}",
     first_lost,
     if *unreadable { " (the disk reports read errors)" } else { "" },
-    set_aside.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+    match set_aside.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; the damaged files are kept as {}",
+            set_aside.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+        ),
+    },
 )]
 pub struct JournalDamage {
     pub first_lost: FrameNo,
@@ -86,8 +103,8 @@ pub(super) struct Recovered {
 struct Run {
     file: OpenFile,
     frames: Vec<Found>,
-    /// Numbers of readable frames elsewhere in the file. Lower ones are what a recycled file held before.
-    strays: Vec<u64>,
+    /// Readable frames elsewhere in the file. Those of lower numbers are what a recycled file held before.
+    strays: Vec<Found>,
     /// What the header at its start claims, whether that frame opens or not.
     begun: Option<u64>,
     /// The disk failed to read a part behind the run.
@@ -113,7 +130,13 @@ impl Run {
     /// The number of a first frame that does not open although the next one was written behind it, which only
     /// happens once the first is durable. In a wiped file no frame begins, and a torn one has nothing behind it.
     fn lost_first(&self) -> Option<u64> {
-        self.begun.filter(|no| self.frames.is_empty() && self.strays.contains(&no.saturating_add(1)))
+        self.begun
+            .filter(|no| self.frames.is_empty() && self.strays.iter().any(|stray| stray.no == no.saturating_add(1)))
+    }
+
+    /// The readable frames from this number on.
+    fn from(&self, next: u64) -> impl Iterator<Item = &Found> {
+        self.frames.iter().chain(&self.strays).filter(move |frame| frame.no >= next)
     }
 
     fn end(&self) -> usize {
@@ -126,6 +149,8 @@ pub(super) fn recover(
     dir: &Path,
     sealer: &Sealer,
     file_len: u64,
+    on_damage: OnDamage,
+    is_covered: &dyn Fn(&(Incarnation, IntentNo)) -> bool,
 ) -> Result<Recovered, JournalError> {
     let (mut runs, next_name) = read_runs(&*disk, dir, sealer)?;
     // With no frame at all there is nothing to continue, and whatever wiped files hold further in is old.
@@ -141,10 +166,32 @@ pub(super) fn recover(
     }
     let last = (next > first).then(|| FrameNo(next - 1));
 
-    let damage = set_aside(&*disk, dir, &mut runs, next)?;
+    let replay = Replay { spans: spans.into_iter(), key: sealer.key.duplicate(), volume: sealer.volume };
+    let mut damage = damage_in(&runs, next);
+    if damage.as_ref().is_some_and(|damage| !damage.unreadable)
+        && runs.iter().flat_map(|run| run.from(next)).all(|frame| is_covered(&frame.last))
+    {
+        // The log has what is behind it, and so what was in it.
+        tracing::warn!("a part of the journal that is not needed any more is damaged: it is wiped");
+        cut(&mut runs, next, |_| Ok(()))?;
+        damage = None;
+    }
+    match (&mut damage, on_damage) {
+        (Some(damage), OnDamage::Refuse) => {
+            return Err(JournalError::Damaged { dir: dir.into(), damage: damage.clone() });
+        }
+        (Some(_), OnDamage::Leave) => {
+            let files = Files::new(disk, dir, file_len, next_name);
+            return Ok(Recovered { files, replay, last, damage });
+        }
+        (Some(damage), OnDamage::SetAside) => cut(&mut runs, next, |file| {
+            damage.set_aside.push(copy_aside(&*disk, dir, file)?);
+            Ok(())
+        })?,
+        (None, _) => {}
+    }
     let files = Files::new(disk, dir, file_len, next_name);
     let files = adopt(files, runs, last)?;
-    let replay = Replay { spans: spans.into_iter(), key: sealer.key.duplicate(), volume: sealer.volume };
     Ok(Recovered { files, replay, last, damage })
 }
 
@@ -182,7 +229,7 @@ fn read_run(file: OpenFile, sealer: &Sealer) -> Run {
     }
     let end = run.end();
     let behind = (end..bytes.len()).step_by(format::FRAME_ALIGN);
-    run.strays = behind.filter_map(|offset| frame_at(&bytes, offset, sealer)).map(|found| found.no).collect();
+    run.strays = behind.filter_map(|offset| frame_at(&bytes, offset, sealer)).collect();
     run.unreadable = failed.is_some_and(|failed| failed > end);
     run
 }
@@ -208,28 +255,29 @@ fn frame_at(bytes: &[u8], offset: usize, sealer: &Sealer) -> Option<Found> {
     Some(Found { no, offset, len, last: last_intent(&payload) })
 }
 
-/// Looks for what should not be there: frames from `next` on, or parts that the disk cannot read. The files that
-/// hold them are copied aside and cut, so that the next opening finds a clean end.
-fn set_aside(disk: &dyn Disk, dir: &Path, runs: &mut [Run], next: u64) -> Result<Option<JournalDamage>, JournalError> {
+/// What should not be there: frames from `next` on, or parts that the disk cannot read.
+fn damage_in(runs: &[Run], next: u64) -> Option<JournalDamage> {
     let first_lost = FrameNo(if next == u64::MAX { 1 } else { next });
-    let mut damage = JournalDamage { first_lost, later: 0, unreadable: false, set_aside: Vec::new() };
+    let later = runs.iter().flat_map(|run| run.from(next)).count();
+    let unreadable = runs.iter().any(|run| run.unreadable);
+    let is_damaged = unreadable || later > 0;
+    is_damaged.then(|| JournalDamage { first_lost, later, unreadable, set_aside: Vec::new() })
+}
+
+/// Wipes what is from `next` on, so that the next opening finds a clean end. `before` is told of each file.
+fn cut(
+    runs: &mut [Run],
+    next: u64,
+    mut before: impl FnMut(&OpenFile) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
     // The newest first: after a crash in between, the older ones still show the same damage.
     runs.sort_by_key(|run| std::cmp::Reverse(run.first()));
-    for run in runs.iter_mut() {
-        let good = run.frames.iter().take_while(|frame| frame.no < next).count();
-        let strays = run.strays.iter().filter(|no| **no >= next).count();
-        let later = run.frames.len() - good + strays;
-        if later == 0 && !run.unreadable {
-            continue;
-        }
-        damage.later += later;
-        damage.unreadable |= run.unreadable;
-        damage.set_aside.push(copy_aside(disk, dir, &run.file)?);
-        run.frames.truncate(good);
+    for run in runs.iter_mut().filter(|run| run.unreadable || run.from(next).next().is_some()) {
+        before(&run.file)?;
+        run.frames.retain(|frame| frame.no < next);
         zero_from(&run.file, run.end() as u64)?;
     }
-    let damaged = damage.unreadable || damage.later > 0;
-    Ok(damaged.then_some(damage))
+    Ok(())
 }
 
 fn copy_aside(disk: &dyn Disk, dir: &Path, file: &OpenFile) -> Result<PathBuf, JournalError> {

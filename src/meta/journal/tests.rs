@@ -8,8 +8,22 @@ const DIR: &str = "/state/journal";
 const SHORT: u64 = 16 << 10;
 
 fn try_open(disk: &SimDisk) -> Result<(Journal, Replay, Option<JournalDamage>), JournalError> {
-    let (key, volume) = (Key::from_bytes([3; 32]), VolumeId([4; 16]));
-    Journal::open_with(Arc::new(disk.clone()), Path::new(DIR), &key, volume, Arc::new(SystemEntropy), SHORT)
+    open_by(disk, OnDamage::SetAside)
+}
+
+fn open_by(disk: &SimDisk, on_damage: OnDamage) -> Result<(Journal, Replay, Option<JournalDamage>), JournalError> {
+    open_with(disk, on_damage, 3, &|_| false)
+}
+
+fn open_with(
+    disk: &SimDisk,
+    on_damage: OnDamage,
+    key: u8,
+    is_covered: &dyn Fn(&(Incarnation, IntentNo)) -> bool,
+) -> Result<(Journal, Replay, Option<JournalDamage>), JournalError> {
+    let (key, entropy) = (Key::from_bytes([key; 32]), Arc::new(SystemEntropy));
+    let keys = (&key, VolumeId([4; 16]), entropy as Arc<dyn Entropy>);
+    Journal::open_with(Arc::new(disk.clone()), Path::new(DIR), keys, SHORT, on_damage, is_covered)
 }
 
 fn open(disk: &SimDisk) -> (Journal, Vec<JournalPayload>) {
@@ -399,6 +413,63 @@ fn a_frame_that_rots_is_told_by_its_number_and_what_was_before_it_is_kept() {
     }
 }
 
+fn contents(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
+    let read = |entry: crate::disk::DirEntry| {
+        let path = Path::new(DIR).join(&entry.name);
+        let bytes = disk.open(&path, false).unwrap().read_range(crate::base::ByteRange::new(0, entry.len)).unwrap();
+        (path, bytes)
+    };
+    let mut all: Vec<_> = disk.list(Path::new(DIR)).unwrap().into_iter().map(read).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn nothing_of_a_damaged_journal_is_changed_unless_somebody_says_so() {
+    let disk = SimDisk::new();
+    let (path, offset) = several_files(&disk)[6].clone();
+    let whole = contents(&disk);
+    disk.rot(&path, offset + 700);
+    let before = contents(&disk);
+    assert_ne!(before, whole);
+    for _ in 0..2 {
+        let refused = open_by(&disk, OnDamage::Refuse).err().unwrap();
+        assert!(
+            matches!(&refused, JournalError::Damaged { damage, .. } if (damage.first_lost, damage.later) == (FrameNo(7), 13)),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains("--accept-loss"), "{refused}");
+        let (_, replay, damage) = open_by(&disk, OnDamage::Leave).unwrap();
+        assert_eq!((replay.count(), damage.unwrap().set_aside), (6, vec![]));
+        assert!(contents(&disk) == before);
+    }
+    // A disk that reads it after all has lost nothing.
+    disk.rot(&path, offset + 700);
+    assert!(contents(&disk) == whole, "the test's disk turns the same bit back");
+    let (_, replay, damage) = open_by(&disk, OnDamage::Refuse).unwrap();
+    assert_eq!((replay.count(), damage), (20, None));
+}
+
+#[test]
+fn damage_of_what_the_log_has_is_no_loss() {
+    for covered in [19, 20] {
+        let disk = SimDisk::new();
+        let (path, offset) = several_files(&disk)[6].clone();
+        disk.rot(&path, offset + 700);
+        let is_covered = |(incarnation, last): &(Incarnation, IntentNo)| *incarnation == run(1) && last.0 <= covered;
+        let opened = open_with(&disk, OnDamage::Refuse, 3, &is_covered);
+        if covered < 20 {
+            assert!(matches!(opened, Err(JournalError::Damaged { .. })));
+            continue;
+        }
+        let (journal, replay, damage) = opened.unwrap();
+        assert_eq!((replay.count(), damage), (6, None));
+        assert_eq!(files(&disk, "damaged"), Vec::<PathBuf>::new());
+        journal.sync(append(&journal, run(2), 1, &[100])).unwrap();
+        assert_eq!(numbers(&open(&disk).1), [1, 2, 3, 4, 5, 6, 1]);
+    }
+}
+
 #[test]
 fn a_file_that_is_gone_is_a_gap() {
     let disk = SimDisk::new();
@@ -434,15 +505,7 @@ fn a_rotten_last_frame_cannot_be_told_from_a_torn_one() {
 fn another_key_opens_nothing_and_throws_nothing_away() {
     let disk = SimDisk::new();
     several_files(&disk);
-    let key = Key::from_bytes([8; 32]);
-    let opened = Journal::open_with(
-        Arc::new(disk.clone()),
-        Path::new(DIR),
-        &key,
-        VolumeId([4; 16]),
-        Arc::new(SystemEntropy),
-        SHORT,
-    );
+    let opened = open_with(&disk, OnDamage::Refuse, 8, &|_| false);
     let (_, replay, damage) = opened.unwrap();
     assert!(replay.is_empty() && damage.is_none());
     assert_eq!(files(&disk, "unread").len(), 4);

@@ -133,11 +133,11 @@ proptest! {
             staging = world.open();
             // The power may go again while it recovers.
             world.disk.power_off_after(world.random.below(12));
-            let recovered = staging.recover(&world.referenced());
+            let recovered = staging.recover(&world.referenced(), Unreferenced::Remove);
             let recovered = recovered.unwrap_or_else(|_| {
                 world.disk.crash(world.random.below(u64::MAX));
                 staging = world.open();
-                staging.recover(&world.referenced()).unwrap()
+                staging.recover(&world.referenced(), Unreferenced::Remove).unwrap()
             });
             world.disk.power_off_after(u64::MAX);
             world.check(&staging, &recovered);
