@@ -12,8 +12,8 @@ mod file;
 mod folder;
 mod recover;
 
-use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -156,6 +156,7 @@ impl Staging {
 
     /// Somebody sees to it that these are uploaded and leave.
     pub fn in_a_cut(&self, names: &[PackName]) {
+        let names: HashSet<_> = names.iter().collect();
         self.state.lock().not_in_a_cut.retain(|name| !names.contains(name));
     }
 

@@ -386,6 +386,7 @@ fn checkpoint_and_trim(drive: &TestDrive) {
             trust: Trust::Secret,
             kdf_memory_max: 1 << 30,
             read_only: true,
+            accept_loss: false,
             device_name: "maker".into(),
             owner: (0, 0),
             clock: Arc::new(SystemClock),
