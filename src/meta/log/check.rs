@@ -145,6 +145,15 @@ mod tests {
     }
 
     #[test]
+    fn the_last_thousand_heads_are_all_kept() {
+        let mut past = (1..=2_001).map(|seq| (Seq(seq), Hash::ZERO)).collect::<Vec<_>>();
+        thin_past(Seq(2_001), &mut past);
+        let kept = past.iter().map(|(seq, _)| seq.0).collect::<Vec<_>>();
+        let older = (1..=1_001).filter(|seq| seq % 2 == 0);
+        assert_eq!(kept, older.chain(1_002..=2_001).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn thinning_in_steps_keeps_what_thinning_at_once_keeps() {
         let all = |to: u64| (1..=to).map(|seq| (Seq(seq), Hash::ZERO)).collect::<Vec<_>>();
         let mut at_once = all(50_000);
