@@ -373,6 +373,21 @@ async fn bytes_run_out_too() {
     rig.stop().await;
 }
 
+/// What is not sent costs nothing.
+#[tokio::test]
+async fn a_record_is_charged_to_who_asked_when_it_is_sent() {
+    let mut limits = limits();
+    limits.visitor.bytes_per_hour = 1;
+    let rig = rig(limits, &[]).await;
+    let path = rig.path("/record");
+    let head = ask(rig.address, "HEAD", &path, &[]).await;
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(ask(rig.address, "GET", &path, &[("If-None-Match", &head.headers["etag"])]).await.status, 304);
+    assert_eq!(rig.get(&path).await.status, 200);
+    assert_eq!(rig.get(&path).await.why(), (429, "budget"));
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn a_header_of_an_unnamed_proxy_changes_nothing() {
     let mut limits = limits();

@@ -16,8 +16,7 @@ SLOTS_TRIED_MAX = 16
 # Of all kinds.
 SLOTS_READ_MAX = 64
 SMALL_LEN_MAX = 1 << 20
-# Of an object that is read whole; packs are not.
-WHOLE_LEN_MAX = 2 << 30
+WHOLE_LEN_MAX = 128 << 20
 
 
 class Missing(Refused):

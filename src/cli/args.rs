@@ -35,13 +35,13 @@ EXIT CODES
   0  done
   1  another failure; the message says which
   2  wrong usage
-  3  the password or recovery key opens nothing here
+  3  the password, recovery key or identity opens nothing here (a link's as well)
   4  there is no volume at this URL
   5  there is a volume at this URL already
   6  the store cannot be reached, or refuses
-  7  the store shows another history than this device knows (rollback or fork)
-  8  busy: mounted already, or files are open
-  9  interrupted; the message says what is left to upload
+  7  the store shows another history than this device knows (rollback or fork), or it is another volume
+  8  busy: mounted already, files are open, or somebody else is changing the keys or the link
+  9  interrupted; the message says what is left, or that the same command goes on
   10  the link was taken back, has expired, or is not there
   11  what is stored of the link is damaged, or not what its owner published";
 
@@ -66,7 +66,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Wait until all that was written so far is in the store
     Flush(FlushArgs),
-    /// List the keys that open a volume, or change its password
+    /// List and change the ways into a volume: passwords and those let in; give it new keys
     #[command(subcommand)]
     Key(KeyCommand),
     /// Set a new password with the recovery key
@@ -159,16 +159,20 @@ EXAMPLE
   hushfs mount s3://drive ~/drive --endpoint-url http://127.0.0.1:8000 -f
 
 OPTIONS OF -o
-  ro rw allow_other suid nosuid dev nodev exec noexec sync async dirsync atime noatime nodiratime relatime strictatime
+  defaults ro rw allow_other suid nosuid dev nodev exec noexec sync async dirsync atime noatime diratime nodiratime
+  relatime strictatime
   fsync=local|remote cache-size=SIZE quota=SIZE cache-dir=DIR state-dir=DIR log-file=FILE password-file=FILE
-  password-command=COMMAND identity=FILE fingerprint=FINGERPRINT trust-first endpoint-url=URL region=NAME profile=NAME instance-credentials
+  password-command=COMMAND identity=FILE fingerprint=FINGERPRINT trust-first endpoint-url=URL region=NAME
+  profile=NAME instance-credentials
   remount, of a drive that is mounted: changes ro rw suid dev exec sync and their opposites in place
   What fstab says to others is ignored: _netdev auto noauto nofail user users owner group x-*
 
 FSTAB, with this program linked as /sbin/mount.hushfs (and /sbin/mount.fuse.hushfs, for mount -o remount)
   s3://my-bucket/drive  /mnt/drive  hushfs  _netdev,allow_other,password-file=/etc/hushfs.key  0 0
 
-SIGINT and SIGTERM unmount and wait until all is in the store; a second one leaves at once. What is then not in the \
+--accept-loss and --allow-large-kdf are decisions for one mount, and no options of -o.
+
+SIGINT, SIGTERM and SIGHUP unmount and wait until all is in the store; a second one leaves at once. What is then not in the \
 store stays in the state folder and is uploaded after the next mount.")]
 pub struct MountArgs {
     #[command(flatten)]
@@ -184,7 +188,7 @@ pub struct MountArgs {
     /// Take whatever volume is there on a first mount by --identity
     #[arg(long, conflicts_with = "fingerprint")]
     pub trust_first: bool,
-    /// Stay in the foreground and log to the terminal
+    /// Stay in the foreground, and log to standard error unless --log-file says where
     #[arg(short, long)]
     pub foreground: bool,
     /// Refuse all changes

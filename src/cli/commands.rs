@@ -158,7 +158,7 @@ fn wait(client: Client, request: Request, dir: &Path, what: &str, interrupted: &
 }
 
 /// Whether SIGINT or SIGTERM came.
-type Interrupted = Box<dyn Fn() -> bool + Send + Sync>;
+pub(super) type Interrupted = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Counts from now on.
 pub(super) fn interruptions() -> Outcome<Interrupted> {

@@ -363,8 +363,8 @@ fn tell(volume: &Volume) {
     if let Some(damage) = &opened.damage {
         tracing::error!("{damage}");
     }
-    for file in &opened.replayed.lost {
-        tracing::error!("{file} has zeros where synced bytes were lost from the staging folder");
+    for (ino, _) in &opened.replayed.lost {
+        tracing::error!("inode {ino} has zeros where synced bytes were lost; `find DIR -inum {ino}` names it");
     }
     if opened.replayed.intents > 0 {
         tracing::info!("{} changes of earlier runs were done again from the journal", opened.replayed.intents);
@@ -381,6 +381,8 @@ fn open_failure(error: OpenError) -> Failure {
         OpenError::Mount(error @ (MountError::Rollback(_) | MountError::Halted(_))) => {
             Failure::from(error).with_code(Code::Rollback)
         }
+        error @ (OpenError::Lost { .. } | OpenError::Refused { .. }) => Failure::from(error)
+            .logged_as("not mounted: what is in the state folder does not go together with the volume"),
         other => other.into(),
     }
 }
@@ -402,6 +404,7 @@ fn keyring_failure(error: KeyringError) -> Failure {
         KeyringError::Store(error) => return store_failure(error.clone()),
         KeyringError::Interrupted => Code::Interrupted,
         KeyringError::NoFreeSlot
+        | KeyringError::NoFreePassword
         | KeyringError::NoFreeEpoch
         | KeyringError::LastSlot
         | KeyringError::TooMuchMemory { .. }
@@ -462,11 +465,11 @@ impl Backend for RunningDrive {
         let oldest = status.upload_oldest.max(status.drive.uncut_for);
         Status {
             read_only: self.read_only,
-            stopped: status.commits.halted,
+            stopped: status.stopped,
             volume: Some(self.id.clone()),
             head: Some(status.commits.head.0),
             waiting: Waiting {
-                files: status.drive.dirty_files.max(status.commits.waiting as u64),
+                files: status.waiting_files.max(status.commits.waiting as u64),
                 bytes: status.drive.dirty_bytes + status.upload_bytes,
                 oldest_seconds: oldest.map(|age| age.as_secs()),
             },
@@ -497,7 +500,7 @@ impl Backend for RunningDrive {
     fn left(&self) -> Left {
         let status = self.volume.status();
         Left {
-            files: status.drive.dirty_files.max(status.commits.waiting as u64),
+            files: status.waiting_files.max(status.commits.waiting as u64),
             bytes: status.drive.dirty_bytes + status.upload_bytes,
             trouble: self.trouble(),
         }
@@ -580,9 +583,8 @@ impl RunningDrive {
     /// Why what waits does not get less.
     fn trouble(&self) -> Option<String> {
         let status = self.volume.status();
-        let halted = status.commits.halted;
         let uploads = status.uploads.failing.map(|failing| failing.error.to_string());
-        halted.or(status.disk_full).or(uploads).or(status.commits.failing.map(|(_, text)| text))
+        status.stopped.or(status.disk_full).or(uploads).or(status.commits.failing.map(|(_, text)| text))
     }
 }
 

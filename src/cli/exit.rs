@@ -57,11 +57,13 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 pub struct Failure {
     pub code: Code,
     error: anyhow::Error,
+    /// For a log, which names no files.
+    logged: Option<&'static str>,
 }
 
 impl Failure {
     pub fn new(code: Code, message: impl fmt::Display) -> Self {
-        Self { code, error: anyhow::anyhow!("{message}") }
+        Self { code, error: anyhow::anyhow!("{message}"), logged: None }
     }
 
     pub fn usage(message: impl fmt::Display) -> Self {
@@ -72,18 +74,27 @@ impl Failure {
         format!("{:#}", self.error)
     }
 
+    pub fn logged_as(self, logged: &'static str) -> Self {
+        Self { logged: Some(logged), ..self }
+    }
+
+    /// The message, as far as it may be in a file.
+    pub fn log_message(&self) -> String {
+        self.logged.map_or_else(|| self.message(), str::to_owned)
+    }
+
     pub fn with_code(self, code: Code) -> Self {
         Self { code, ..self }
     }
 
     pub fn context(self, context: impl fmt::Display + Send + Sync + 'static) -> Self {
-        Self { code: self.code, error: self.error.context(context) }
+        Self { error: self.error.context(context), ..self }
     }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { code: Code::Other, error: error.into() }
+        Self { code: Code::Other, error: error.into(), logged: None }
     }
 }
 
@@ -106,7 +117,7 @@ pub trait OrExit<T> {
 
 impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     fn or_exit(self, code: Code) -> Outcome<T> {
-        self.map_err(|error| Failure { code, error: error.into() })
+        self.map_err(|error| Failure { code, error: error.into(), logged: None })
     }
 }
 

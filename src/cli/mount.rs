@@ -107,7 +107,7 @@ pub fn run<F: Future<Output = Outcome<Arc<dyn Backend>>>>(
                     if let Some(ready) = ready {
                         ready.failed(&failure);
                     }
-                    tracing::error!("{failure}");
+                    tracing::error!("{}", failure.log_message());
                     failure.code as i32
                 }
             };

@@ -24,7 +24,6 @@ use super::range::{RangeRefusal, aligned_range};
 use super::server::{Gateway, OpenPlace};
 use crate::base::{BLOCK_LEN, ByteRange, LinkId};
 use crate::crypto::sha256;
-use crate::format::link::SignedRecord;
 use crate::store::StoreError;
 
 /// The other end of the connection.
@@ -168,8 +167,10 @@ async fn page_of_link(Path(id): Path<String>, headers: HeaderMap) -> Answer {
 
 async fn record(
     State(gateway): Shared,
+    Extension(asker): Extension<Asker>,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
+    method: Method,
     headers: HeaderMap,
 ) -> Answer {
     let Some(link) = LinkId::parse_hex(&id) else { return refusal(StatusCode::NOT_FOUND, "not-found") };
@@ -177,18 +178,18 @@ async fn record(
         return refused;
     }
     let wants_tombstone = query.as_deref() == Some("raw");
-    match gateway.in_time(gateway.links.state(link)).await {
-        Ok(LinkState::Revoked(tombstone)) if wants_tombstone => record_answer(&gateway, link, &tombstone, &headers),
-        Ok(LinkState::Current(record)) => record_answer(&gateway, link, &record, &headers),
-        Ok(state) => not_current(&state),
-        Err(error) => store_failed(&error),
-    }
-}
-
-fn record_answer(gateway: &Gateway, link: LinkId, record: &SignedRecord, headers: &HeaderMap) -> Answer {
+    let record = match gateway.in_time(gateway.links.state(link)).await {
+        Ok(LinkState::Revoked(tombstone)) if wants_tombstone => tombstone,
+        Ok(LinkState::Current(record)) => record,
+        Ok(state) => return not_current(&state),
+        Err(error) => return store_failed(&error),
+    };
     let tag = format!("\"{}\"", &page::hex(&sha256(record.bytes()))[..32]);
-    gateway.links_budget.charge(link, record.bytes().len() as u64, Instant::now());
-    tagged(headers, &tag, "application/octet-stream", record.bytes().to_vec())
+    let answer = tagged(&headers, &tag, "application/octet-stream", record.bytes().to_vec());
+    if method == Method::GET && answer.status() == StatusCode::OK {
+        gateway.sends(asker.visitor, link, record.bytes().len() as u64);
+    }
+    answer
 }
 
 fn not_current(state: &LinkState) -> Answer {
@@ -291,10 +292,7 @@ fn blocks_of(
             if bytes.len() as u64 != wanted {
                 return Err(CutOff);
             }
-            let now = Instant::now();
-            gateway.visitors.charge(visitor, wanted, now);
-            gateway.links_budget.charge(pack.0, wanted, now);
-            gateway.metrics.bytes_sent.add(wanted);
+            gateway.sends(visitor, pack.0, wanted);
             Ok(Some((bytes, (block + 1, place))))
         }
     })

@@ -97,6 +97,14 @@ impl Gateway {
         Some(OpenPlace { gateway: self, visitor })
     }
 
+    /// Counts what is sent, against who asked and what for.
+    pub(super) fn sends(&self, visitor: Visitor, link: LinkId, bytes: u64) {
+        let now = tokio::time::Instant::now();
+        self.visitors.charge(visitor, bytes, now);
+        self.links_budget.charge(link, bytes, now);
+        self.metrics.bytes_sent.add(bytes);
+    }
+
     pub(super) fn open_now(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
     }

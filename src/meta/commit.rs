@@ -73,7 +73,7 @@ pub struct CommitStatus {
     pub last_commit: Option<SystemTime>,
     /// Why the log does not go on, while it does not.
     pub failing: Option<(SystemTime, String)>,
-    pub halted: Option<String>,
+    pub halted: Option<Halt>,
     pub checkpoint: Seq,
 }
 
@@ -239,7 +239,7 @@ impl Committer {
         let done = status.wait_for(|status| status.committed() >= queued || status.halted.is_some()).await;
         match done {
             Ok(status) if status.committed() >= queued => Ok(()),
-            Ok(status) => Err(status.halted.clone().unwrap_or_default()),
+            Ok(status) => Err(status.halted.as_ref().map_or_else(String::new, Halt::to_string)),
             Err(_) => Err("the committer ended".into()),
         }
     }
@@ -266,7 +266,7 @@ impl Shared {
             // Whoever asked may be gone.
             let _ = rotation.done.send(Err(RotateError::Halted(halt.clone())));
         }
-        self.status.send_modify(|status| status.halted = Some(halt.to_string()));
+        self.status.send_modify(|status| status.halted = Some(halt));
     }
 }
 
@@ -691,8 +691,8 @@ impl Task {
     }
 }
 
-/// What both changed, for people.
-fn common_files(rows: &dyn Rows, foreign: &[RowChange], ours: &[RowChanges]) -> String {
+/// The first of what both changed.
+fn common_files(rows: &dyn Rows, foreign: &[RowChange], ours: &[RowChanges]) -> Vec<InodeId> {
     const SHOWN: usize = 10;
     let changed = |rows: &[RowChange]| rows.iter().flat_map(|(key, _)| inodes_in(key)).collect::<BTreeSet<_>>();
     let own: BTreeSet<InodeId> = ours.iter().flat_map(|rows| changed(rows)).collect();
@@ -704,11 +704,8 @@ fn common_files(rows: &dyn Rows, foreign: &[RowChange], ours: &[RowChanges]) -> 
     // A directory says less than what is in it.
     let is_dir = |ino: &InodeId| rows.inode(*ino).ok().flatten().is_some_and(|row| row.is_dir());
     common.sort_by_key(is_dir);
-    let paths: Vec<String> = common.iter().take(SHOWN).map(|ino| rows.path_of(*ino)).collect();
-    match common.len().saturating_sub(SHOWN) {
-        0 => paths.join(", "),
-        more => format!("{} and {more} more", paths.join(", ")),
-    }
+    common.truncate(SHOWN);
+    common
 }
 
 fn inodes_in(key: &[u8]) -> Option<InodeId> {

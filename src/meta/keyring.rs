@@ -54,8 +54,10 @@ pub enum KeyringError {
     WrongSecret,
     #[error("the volume has no key slot for this kind of secret")]
     NoSlot,
-    #[error("the volume has no free number for another key slot")]
+    #[error("the volume has no room for another key slot: it has 64; remove one with hushfs key rm")]
     NoFreeSlot,
+    #[error("the volume has 16 passwords, and more would never be tried; remove one with hushfs key rm")]
+    NoFreePassword,
     #[error(
         "this address holds another volume ({found}) than the one this device knows ({pinned}); if that is meant, use \
          another state folder"

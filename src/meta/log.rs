@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::{DeviceSlot, Epoch, Hash, Incarnation, IntentNo, PackName, Seq};
+use crate::base::{DeviceSlot, Epoch, Hash, Incarnation, InodeId, IntentNo, PackName, Seq};
 use crate::crypto::Roots;
 use crate::format::{Floor, Manifest, Record, object_hash};
 
@@ -164,10 +164,11 @@ pub enum Halt {
     Conflict { seq: Seq },
     /// The same, from whoever knows the files.
     #[error(
-        "another device changed {files} in record {seq}, and so did this one; merging is not in this version. The drive \
-         takes no more changes, and what it has not sent stays in the state folder"
+        "another device changed in record {seq} what this one changed (inodes {}); merging is not in this version. The \
+         drive takes no more changes, and what it has not sent stays in the state folder",
+        listed(files)
     )]
-    Overlap { seq: Seq, files: String },
+    Overlap { seq: Seq, files: Vec<InodeId> },
     #[error("the log was trimmed up to checkpoint {checkpoint} while this drive was away; unmount and mount again")]
     Trimmed { checkpoint: Seq },
     #[error(
@@ -189,6 +190,10 @@ pub enum Halt {
          unmount and mount again"
     )]
     Bug,
+}
+
+fn listed(inodes: &[InodeId]) -> String {
+    inodes.iter().map(InodeId::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What a machine starts from.

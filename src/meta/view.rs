@@ -20,7 +20,7 @@ use super::rows::{RowChanges, Rows};
 use super::spill::{Span, Spill};
 use crate::base::{ChunkId, ChunkNo};
 use crate::crypto::Key;
-use crate::format::rows::{ChunkRow, KeyBytes, RowKey};
+use crate::format::rows::{ChunkRow, InodeRow, KeyBytes, RowKey};
 
 const HELD_GENERATIONS_MAX: usize = 2;
 const HELD_ROWS_MAX: usize = 100_000;
@@ -59,6 +59,8 @@ struct Layers {
 struct Generation {
     no: GenerationNo,
     rows: usize,
+    /// Those whose rows of their own are among them.
+    files: u64,
     usage: Usage,
     /// None: in the spill file.
     held: Option<Arc<Layer>>,
@@ -69,6 +71,8 @@ pub struct ViewStats {
     pub active_rows: usize,
     pub frozen_generations: usize,
     pub frozen_rows: usize,
+    /// Regular files that changed, each once for every generation in which it did.
+    pub files: u64,
     pub spilled_generations: usize,
     pub cached_rows: usize,
 }
@@ -140,7 +144,8 @@ impl View {
             layers.next = GenerationNo(no.0 + 1);
             let rows = std::mem::take(&mut layers.active);
             let usage = std::mem::take(&mut layers.active_usage);
-            layers.frozen.push_back(Generation { no, rows: rows.len(), usage, held: Some(Arc::new(rows)) });
+            let (len, files) = (rows.len(), files_in(&rows));
+            layers.frozen.push_back(Generation { no, rows: len, files, usage, held: Some(Arc::new(rows)) });
             no
         };
         if let Err(error) = self.spill_oldest() {
@@ -242,6 +247,7 @@ impl View {
             active_rows: layers.active.len(),
             frozen_generations: layers.frozen.len(),
             frozen_rows: layers.frozen.iter().map(|generation| generation.rows).sum(),
+            files: layers.frozen.iter().map(|generation| generation.files).sum::<u64>() + files_in(&layers.active),
             spilled_generations: layers.frozen.iter().filter(|generation| generation.held.is_none()).count(),
             cached_rows: self.cache.lock().len(),
         }
@@ -380,6 +386,15 @@ impl Rows for View {
 fn prefix(id: &ChunkId) -> [u8; 8] {
     let [a, b, c, d, e, f, g, h, ..] = id.0;
     [a, b, c, d, e, f, g, h]
+}
+
+/// Regular files that have an inode row here.
+fn files_in(rows: &Layer) -> u64 {
+    let is_file = |(key, value): (&KeyBytes, &Option<Vec<u8>>)| {
+        let Some(value) = value else { return false };
+        matches!(RowKey::decode(key), Ok(RowKey::Inode(_))) && InodeRow::decode(value).is_ok_and(|row| row.is_file())
+    };
+    rows.iter().filter(|row| is_file(*row)).count() as u64
 }
 
 #[cfg(test)]

@@ -236,7 +236,7 @@ impl Copy<'_> {
 
     fn file(&mut self, source: &Source<'_>, attr: &Attr, path: &[Name]) -> Result<Vec<(u64, ChunkRef)>, ShareError> {
         let before = self.progress.bytes;
-        if let Some(chunks) = self.unchanged(path, attr.size, attr.mtime)? {
+        if let Some(chunks) = self.unchanged(path, attr)? {
             self.progress.bytes = before + attr.size;
             return Ok(chunks);
         }
@@ -260,14 +260,9 @@ impl Copy<'_> {
     }
 
     /// As it was published before, if its packs are still there.
-    fn unchanged(
-        &mut self,
-        path: &[Name],
-        size: u64,
-        mtime: Timestamp,
-    ) -> Result<Option<Vec<(u64, ChunkRef)>>, ShareError> {
+    fn unchanged(&mut self, path: &[Name], attr: &Attr) -> Result<Option<Vec<(u64, ChunkRef)>>, ShareError> {
         let Some(previous) = &mut self.previous else { return Ok(None) };
-        let found = self.source.stop.wait(self.source.runtime, previous.file(path, size, mtime))?;
+        let found = self.source.stop.wait(self.source.runtime, previous.file(path, attr))?;
         let found = match found {
             Ok(found) => found,
             // The old version is damaged: the new one is made without it.

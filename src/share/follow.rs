@@ -124,9 +124,13 @@ fn refresh_all(sharing: &Sharing, stop: &Stop) -> Result<bool, ()> {
             Err(_) if stop.is_asked() => return Ok(false),
             // Taken over, to be taken back.
             Err(ShareError::Interrupted) => all = all.map(|_| false),
-            // Nothing that trying again would change.
-            Err(error @ (ShareError::Revoked | ShareError::SourceGone)) => {
-                tracing::info!("live link {id} is not followed any more: {error}");
+            Err(ShareError::Revoked) => tracing::info!("live link {id} was taken back"),
+            Err(error @ ShareError::SourceGone) => {
+                tracing::warn!("live link {id} stays as it was published last: {error}");
+                if let Err(error) = sharing.end_following(id) {
+                    tracing::warn!("that live link {id} has ended could not be noted: {error}");
+                    all = Err(());
+                }
             }
             Err(error) => {
                 tracing::warn!("live link {id} could not be published: {error}");

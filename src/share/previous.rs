@@ -1,16 +1,19 @@
-//! What was published before, walked beside the tree as it is now: a file with the same path, size and time of change
-//! has the same chunks, and is not read again.
+//! What was published before, walked beside the tree as it is now: a file with the same path, size and modification
+//! time, whose inode has not changed since, has the same chunks and is not read again.
 
 use std::cmp::Ordering;
 
 use crate::base::{Name, Timestamp};
 use crate::format::link::{ChunkRef, Entry, EntryKind, IndexItem};
+use crate::vfs::api::Attr;
 
 use super::get::{GetError, Index, LinkSource};
 
 pub(super) struct Previous<'a> {
     source: &'a dyn LinkSource,
     index: Index,
+    /// When it was begun to read what it has.
+    published: Timestamp,
     /// Of the entry that was read last, and the entries it is in.
     path: Vec<Name>,
     numbers: Vec<u64>,
@@ -19,18 +22,13 @@ pub(super) struct Previous<'a> {
 }
 
 impl<'a> Previous<'a> {
-    pub fn new(source: &'a dyn LinkSource, index: Index) -> Self {
+    pub fn new(source: &'a dyn LinkSource, index: Index, published: Timestamp) -> Self {
         let (path, numbers, entry, chunks) = Default::default();
-        Self { source, index, path, numbers, entry, chunks }
+        Self { source, index, published, path, numbers, entry, chunks }
     }
 
     /// The chunks of the file at `path`, if it has not changed. Paths are asked for in the order of the index.
-    pub async fn file(
-        &mut self,
-        path: &[Name],
-        size: u64,
-        mtime: Timestamp,
-    ) -> Result<Option<Vec<(u64, ChunkRef)>>, GetError> {
+    pub async fn file(&mut self, path: &[Name], attr: &Attr) -> Result<Option<Vec<(u64, ChunkRef)>>, GetError> {
         loop {
             if self.entry.is_none() && !self.advance().await? {
                 return Ok(None);
@@ -42,8 +40,10 @@ impl<'a> Previous<'a> {
             }
         }
         let entry = self.entry.take();
+        // Programs set a modification time back after they wrote; the time of the inode's change they cannot set.
         let same = entry.is_some_and(|entry| {
-            entry.mtime == mtime && matches!(entry.kind, EntryKind::File { size: old, .. } if old == size)
+            let has_size = matches!(entry.kind, EntryKind::File { size, .. } if size == attr.size);
+            has_size && entry.mtime == attr.mtime && attr.ctime < self.published
         });
         Ok(same.then(|| std::mem::take(&mut self.chunks)))
     }

@@ -19,6 +19,8 @@ use super::previous::Previous;
 use super::sharing::Sharing;
 use super::{ShareError, revoke};
 
+/// Nobody publishes as often.
+const NUMBERS_MAX: u64 = 1 << 62;
 /// How often another device may have been faster, before it is an error.
 const TRIES: usize = 5;
 
@@ -81,9 +83,9 @@ fn publish_once(sharing: &Sharing, id: LinkId, work: &AtWork<'_>, report: Report
         id,
         keys,
         packs,
-        next: there.packs.last().copied().unwrap_or(0) + 1,
+        next: there.next_pack()?,
         known,
-        previous: previous.as_ref().map(|old| Previous::new(&source, Index::new(id, old))),
+        previous: previous.as_ref().map(|old| Previous::new(&source, Index::new(id, old), old.header.published)),
     };
     let Copied { header, mut known, used, made, left_out, sent_bytes } =
         copy(parts, &row.title, attr, sharing.clock.now(), report)?;
@@ -131,6 +133,11 @@ impl There {
             Err(error) => return Err(ShareError::Previous(error)),
         };
         Ok(Self { records, packs: packs.into_iter().collect(), newest, is_revoked })
+    }
+
+    fn next_pack(&self) -> Result<u64, ShareError> {
+        let last = self.packs.last().copied().unwrap_or(0);
+        if last < NUMBERS_MAX { Ok(last + 1) } else { Err(ShareError::Planted) }
     }
 
     pub fn next_record(&self) -> u64 {

@@ -326,7 +326,7 @@ impl Sharing {
         self.runtime.block_on(work)
     }
 
-    /// What the row shares, as it is now. A file that was replaced by renaming over it is found by its path again.
+    /// What the row shares, as it is now. What was replaced, by renaming for instance, is found by its path again.
     pub(super) fn shared_inode(&self, row: &LinkRow) -> Result<(InodeId, Attr), ShareError> {
         match self.vfs().getattr(row.inode) {
             Ok(attr) if attr.nlink > 0 => return Ok((row.inode, attr)),
@@ -335,6 +335,15 @@ impl Sharing {
         }
         let attr = self.find(&row.path)?.ok_or(ShareError::SourceGone)?;
         Ok((attr.ino, attr))
+    }
+
+    /// Its source was deleted: what appears at the same path later is something else, and nobody said that it is to be
+    /// handed out.
+    pub(super) fn end_following(&self, id: LinkId) -> Result<(), ShareError> {
+        let Some(_work) = self.busy.enter(id) else { return Ok(()) };
+        let row = self.row(id)?;
+        self.forget(id);
+        if row.live { self.put_row(id, &LinkRow { live: false, ..row }) } else { Ok(()) }
     }
 
     /// None: there is nothing at this path.

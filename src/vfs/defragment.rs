@@ -94,7 +94,7 @@ impl Defragmenter {
                     std::thread::sleep(PATIENCE);
                 }
                 if let Err(error) = drive.defragment(ino, window, &stop) {
-                    tracing::debug!("{} stays in pieces for now: {error}", drive.view().path_of(ino));
+                    tracing::debug!("inode {ino} stays in pieces for now: {error}");
                 }
             }
         };

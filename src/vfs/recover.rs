@@ -35,7 +35,7 @@ const REFUSED_MAX: usize = 100;
 pub struct Replayed {
     pub intents: u64,
     /// Paths of files that have zeros now where lost bytes were.
-    pub lost: Vec<String>,
+    pub lost: Vec<(InodeId, String)>,
 }
 
 /// A replay: nothing of it is to be seen outside before `Drive::keep_replay`.
@@ -104,7 +104,7 @@ impl Drive {
         }
         for (ino, _) in work.lost.ranges.iter().filter(|(_, ranges)| !ranges.is_empty()) {
             if self.view().inode(*ino).map_err(self.failed("replay of the journal"))?.is_some() {
-                replay.done.lost.push(self.view().path_of(*ino));
+                replay.done.lost.push((*ino, self.view().path_of(*ino)));
             }
         }
         if replay.refused.is_empty() {
@@ -139,14 +139,14 @@ impl Drive {
         match self.replay_one(intent, work) {
             Ok(bytes) => return Ok(bytes),
             Err(MetaError::Resolve(error)) if yields => {
-                let place = self.path_at(place);
+                let ino = place.0;
                 tracing::warn!(
-                    "a change of {place} that was not in the store yet gives way to another copy's: {error}"
+                    "a change of inode {ino} that was not in the store gives way to another copy's: {error}"
                 );
             }
             Err(MetaError::Resolve(error)) => {
+                tracing::error!("a change of inode {} from before does not fit the tree any more: {error}", place.0);
                 let place = self.path_at(place);
-                tracing::error!("a change of {place} from before does not fit the tree any more: {error}");
                 if replay.refused.len() < REFUSED_MAX && !replay.refused.contains(&place) {
                     replay.refused.push(place);
                 }

@@ -69,10 +69,7 @@ impl<'a> Renumber<'a> {
             Intent::Unlink { parent, name, ino, time } => {
                 let Entry { parent, name } = self.leave(parent, name);
                 if self.is_others(ino) {
-                    tracing::warn!(
-                        "{}, which was removed here, was changed elsewhere, and stays",
-                        drive.view().path_of(ino)
-                    );
+                    tracing::warn!("inode {ino}, which was removed here, was changed elsewhere, and stays");
                     return Ok(Vec::new());
                 }
                 vec![Intent::Unlink { parent, name, ino: self.inode(ino), time }]
@@ -251,7 +248,7 @@ impl<'a> Renumber<'a> {
         if (home, &free) == (parent, &name) {
             self.moved.remove(&(parent, name.clone()));
         } else {
-            tracing::warn!("{} was taken or removed elsewhere: this device's is {}", shown(&name), shown(&free));
+            tracing::warn!("a name in directory {parent} was taken or removed elsewhere: this device's says so");
             self.moved.insert((parent, name), Entry { parent: home, name: free.clone() });
         }
         Ok(Entry { parent: home, name: free })
@@ -300,7 +297,7 @@ impl<'a> Renumber<'a> {
         let before = match (known, &now) {
             (Some(before), _) => Some(before.clone()),
             (None, Some(row)) => {
-                tracing::warn!("{}: what it was when it was written here is not known", drive.view().path_of(ino));
+                tracing::warn!("what inode {ino} was when it was written here is not known");
                 let extents = drive.view().extents(ino, row, ByteRange::new(0, FILE_LEN_MAX)).map_err(&failed)?;
                 Some(Before { row: row.clone(), extents, names: Vec::new() })
             }
@@ -316,9 +313,8 @@ impl<'a> Renumber<'a> {
             Some(first) => first,
             None => (InodeId::ROOT, Name::parse("removed file").map_err(|_| VfsError::Invalid)?),
         };
-        let path = drive.view().path_of(ino);
         let Entry { parent, name } = self.free_place(drive, parent, name)?;
-        tracing::warn!("{path} was changed here and elsewhere: this device's version is {}", shown(&name));
+        tracing::warn!("inode {ino} was changed here and elsewhere: this device's version is inode {copy}");
         let (row, extents) = match before {
             Some(Before { row, extents, .. }) => (Some(row), extents),
             None => (None, Vec::new()),
@@ -382,10 +378,6 @@ impl<'a> Renumber<'a> {
 
 fn damaged(error: crate::format::FormatError) -> VfsError {
     meta_error(WHAT, &error.into())
-}
-
-fn shown(name: &Name) -> String {
-    String::from_utf8_lossy(name.as_bytes()).into_owned()
 }
 
 /// `name`, or if there is such an entry, `name (conflict DEVICE DATE).ext` with as high a number as it takes.

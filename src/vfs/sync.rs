@@ -116,9 +116,8 @@ impl Drive {
         let sealed = self.seal_all(ino, state);
         if sealed.is_err() && self.is_overtaken(ino, state) && !self.is_frozen_for_good() {
             tracing::error!(
-                "{} was changed by another device while it was written here: the drive takes no more changes, and what \
-                 was written stays in the state folder; unmount and mount again",
-                self.view().path_of(ino)
+                "inode {ino} was changed by another device while it was written here: the drive takes no more changes, \
+                 and what was written stays in the state folder; unmount and mount again"
             );
             self.refuse_changes();
         }

@@ -25,7 +25,7 @@ use crate::meta::commit::{CommitParts, CommitStatus, Committer, QueuedCut, Rotat
 use crate::meta::keyring::{Keyring, Secret, StateFolder, Trust};
 use crate::meta::log::Halt;
 use crate::meta::mounting::{MountError, MountOptions, MountedMeta, REPLICA, mount_meta};
-use crate::meta::{Cut, FileKeys};
+use crate::meta::{Cut, FileKeys, Rows};
 use crate::store::{Store, StoreError};
 
 use super::api::{Invalidation, KernelCache, VfsError, VfsResult};
@@ -151,7 +151,11 @@ pub struct Opened {
 pub struct VolumeStatus {
     pub drive: DriveStatus,
     pub commits: CommitStatus,
+    /// Why nothing more is committed. With names, which are for people and for no log.
+    pub stopped: Option<String>,
     pub uploads: UploadHealth,
+    /// That changed and are in no record of the log, each once for every commit that it waits for.
+    pub waiting_files: u64,
     pub upload_packs: u64,
     pub upload_bytes: u64,
     /// For how long the oldest has waited.
@@ -256,10 +260,10 @@ impl Volume {
         };
         // Up to here nothing has changed: it is the same the next time.
         if !replay.refused.is_empty() {
-            return Err(OpenError::Refused { files: listed(&replay.refused), dir: options.state_dir });
+            return Err(OpenError::Refused { files: listed(replay.refused.iter()), dir: options.state_dir });
         }
         if !replay.done.lost.is_empty() && !options.accept_loss {
-            return Err(OpenError::Lost { files: listed(&replay.done.lost) });
+            return Err(OpenError::Lost { files: listed(replay.done.lost.iter().map(|(_, path)| path)) });
         }
         drive.keep_replay(&mut replay).map_err(OpenError::Replay)?;
         if leftover.twin.is_some() && !read_only {
@@ -368,12 +372,24 @@ impl Volume {
         *self.kernel.lock() = Some(kernel);
     }
 
+    fn told(&self, halt: &Halt) -> String {
+        let Halt::Overlap { files, .. } = halt else { return halt.to_string() };
+        let names: Vec<String> = files.iter().map(|ino| self.drive.view().path_of(*ino)).collect();
+        format!("{halt}: {}", names.join(", "))
+    }
+
     pub fn status(&self) -> VolumeStatus {
         let uploader = self.committer.uploader();
         let uploading = uploader.pending();
+        let drive = self.drive.status();
+        // What was written last may not have rows yet.
+        let waiting_files = self.drive.pending().view().stats().files.max(drive.dirty_files);
+        let commits = self.committer.status();
         VolumeStatus {
-            drive: self.drive.status(),
-            commits: self.committer.status(),
+            drive,
+            waiting_files,
+            stopped: commits.halted.as_ref().map(|halt| self.told(halt)),
+            commits,
             uploads: uploader.health(),
             upload_packs: uploading.packs,
             upload_bytes: uploading.bytes,
@@ -473,10 +489,11 @@ async fn lost_chunks(
 }
 
 /// Some of them, for a message.
-fn listed(paths: &[String]) -> String {
+fn listed<'a>(paths: impl ExactSizeIterator<Item = &'a String>) -> String {
     const SHOWN: usize = 10;
-    let shown = paths[..paths.len().min(SHOWN)].join(", ");
-    match paths.len().saturating_sub(SHOWN) {
+    let count = paths.len();
+    let shown = paths.take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match count.saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }

@@ -10,6 +10,15 @@ const save = async (download, plan, name) => {
   return file;
 };
 const python = (code, ...args) => execFileSync('python3', ['-c', code, ...args], { encoding: 'utf8' });
+/** An exported file whose record is whole and whose packs are not. */
+const withDamagedPacks = (bytes) => {
+  for (let at = 16 + Number(bytes.readBigUInt64LE(8)); at < bytes.length; ) {
+    const end = at + 16 + Number(bytes.readBigUInt64LE(at + 8));
+    for (let byte = at + 16; byte < end; byte += 1) bytes[byte] ^= 1;
+    at = end;
+  }
+  return bytes;
+};
 const click = (page, name) => page.getByRole('button', { name, exact: true }).click();
 
 export const scenarios = {
@@ -370,6 +379,16 @@ print(json.dumps(archive.namelist()))`, file));
     };
     assert.match(await visit(source), /Download is starting/, 'it was shown and not downloaded');
     assert.match(await visit(`${wire.origin}/dl/${'0'.repeat(32)}`), /404|ERR_HTTP_RESPONSE_CODE_FAILURE/);
+    // After a reload by force the page has no worker, though one runs: it is asked to come.
+    const session = await context.newCDPSession(page);
+    await Promise.all([page.waitForEvent('load'), session.send('Page.reload', { ignoreCache: true })]);
+    await visitor.title('The key is missing');
+    assert.equal(await page.evaluate(() => navigator.serviceWorker.controller), null);
+    await page.fill('#field', url('audio'));
+    await page.keyboard.press('Enter');
+    await visitor.title('tone.wav');
+    await click(page, 'Play');
+    await page.waitForFunction(() => document.querySelector('#preview audio')?.readyState >= 1);
     // The page that gave it is gone, and with it what could be read.
     await visitor.open(url('text'));
     await visitor.title('Grüße.txt');
@@ -396,6 +415,11 @@ print(json.dumps(archive.namelist()))`, file));
         await page.setInputFiles('#field', path.join(plan.work, 'other.hushbox'));
         await click(page, 'Open');
         await visitor.problem(/damaged|not the file/);
+        const damaged = path.join(plan.work, 'damaged.hushbox');
+        fs.writeFileSync(damaged, withDamagedPacks(fs.readFileSync(beside)));
+        await page.setInputFiles('#field', damaged);
+        await click(page, 'Open');
+        await visitor.problem(/damaged, or not what/);
         await page.setInputFiles('#field', beside);
         await click(page, 'Open');
       }

@@ -161,6 +161,16 @@ test('a ZIP of more than four gigabytes has 64-bit numbers where they belong', (
   assert.ok(zip.centralAt > size && central.includes(Buffer.from(page.u64(size))));
 });
 
+test('a ZIP has room for more members than a call has for arguments', () => {
+  const count = 200_000;
+  const entry = (number) => ({ number, parent: 0, name: Buffer.from(number ? `f${number}` : 'top'), type: number ? 1 : 2, modified: 0, size: 0 });
+  const zip = new page.Zip({ starts: { length: count }, entry }, 0);
+  let last;
+  for (const { finish } of zip.tasks({ tasks: () => [] })) last = finish(new Uint8Array(0));
+  const end64 = Buffer.from(last).indexOf(Buffer.from([0x50, 0x4b, 6, 6]));
+  assert.equal(Buffer.from(last).readBigUInt64LE(end64 + 24), BigInt(count));
+});
+
 test('checksums', () => {
   assert.equal(page.crc32(0, Buffer.from('123456789')), 0xcbf43926);
   assert.equal(page.crc32(page.crc32(0, Buffer.from('1234')), Buffer.from('56789')), 0xcbf43926);

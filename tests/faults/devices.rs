@@ -6,7 +6,7 @@ use std::time::Duration;
 use hushfs::store::{Fault, StoreErrorKind};
 use hushfs::vfs::Volume;
 
-use crate::rig::{Files, Rig, chain, eventually, noise};
+use crate::rig::{Files, Rig, chain, eventually, logged, noise};
 
 const OFFLINE: Fault = Fault::Fail(StoreErrorKind::Unreachable);
 
@@ -69,8 +69,9 @@ fn what_is_written_while_another_device_commits_to_the_file_is_kept() {
             flush(&two);
             rig.faults.clear();
             eventually("it stops", || rig.status().commits.halted.is_some());
-            let why = rig.status().commits.halted.unwrap();
+            let why = rig.status().stopped.unwrap();
             assert!(why.contains("docs/file"), "{why}");
+            assert!(!logged().contains("docs"), "the log has names: {}", logged());
             assert!(files.read("docs/file").as_ref() == Ok(&written), "it is shown as it was written");
             files.write("more", b"").unwrap_err();
             let _ = rig.volume().close();
@@ -116,6 +117,7 @@ fn leftovers_that_do_not_fit_what_another_device_did_stop_the_mount() {
         rig.faults.clear();
         stops_for_good(&mut rig, name);
         assert_eq!(their_files.names("docs").unwrap(), before, "nothing of it came to the other");
+        assert!(!logged().contains("docs"), "the log has names: {}", logged());
     }
 }
 

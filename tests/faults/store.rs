@@ -81,6 +81,10 @@ fn everything_local_goes_on_while_the_store_fails_and_uploads_resume_by_themselv
         assert!(matches!(far, VfsError::Io | VfsError::TimedOut), "{far:?}");
         eventually("status says what is wrong", || rig.troubles().contains(told));
         assert!(rig.try_flush(Duration::from_millis(300)).is_err(), "flushed into a store that fails");
+        let many = 12;
+        (0..many).for_each(|n| files.write(&format!("dir/waits-{n}"), b"little").unwrap());
+        assert!(rig.try_flush(Duration::from_millis(100)).is_err());
+        assert!(rig.status().waiting_files >= many, "{} files wait", rig.status().waiting_files);
         work(&rig, 1);
 
         rig.faults.clear();
@@ -91,6 +95,7 @@ fn everything_local_goes_on_while_the_store_fails_and_uploads_resume_by_themselv
         });
         assert_eq!(files.read("dir/far").unwrap(), noise(2, 300_000));
         let status = rig.status();
+        assert_eq!(status.waiting_files, 0);
         assert!(status.uploads.failing.is_none() && status.commits.failing.is_none(), "{}", rig.troubles());
         rig.close();
         rig.become_new_machine("two");

@@ -1,5 +1,7 @@
 //! What holders of a link and stores may try: T15, and changed, swapped, cut, replayed and planted objects.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use hushfs::base::{Name, SystemEntropy, Timestamp, VolumeId};
 use hushfs::crypto::{CHUNK_HEADER_LEN, ChunkOpener, Context, Key, Kind, chunk_id, open};
@@ -300,6 +302,41 @@ fn a_symlink_in_the_way_is_not_followed() {
     assert!(matches!(fetcher.get(&shared.url), Err(GetError::Local { .. })));
     assert_eq!(std::fs::read(elsewhere.path().join("victim")).unwrap(), b"untouched");
     assert_eq!(names(elsewhere.path()), ["victim"]);
+}
+
+/// What looks like an earlier try's is gone on with only where it is what the link says.
+#[test]
+fn what_somebody_else_put_into_an_unfinished_fetch_does_not_come_out_of_it() {
+    let owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/a", b"content").unwrap();
+    owner.files.write("f/sparse", &vec![0; 3 << 20]).unwrap();
+    let shared = owner.share("f");
+    let fetcher = owner.fetcher();
+    let part = fetcher.path(&format!(".hushfs-{}-1.part", shared.id));
+    std::fs::create_dir(&part).unwrap();
+    std::fs::write(part.join("a"), b"CONTENT and more").unwrap();
+    std::fs::write(part.join("sparse"), vec![b'!'; 3 << 20]).unwrap();
+    std::fs::write(part.join("Makefile"), b"all:; echo owned").unwrap();
+    let foreign = |path: PathBuf| match fetcher.get(&shared.url) {
+        Err(GetError::Foreign(found)) => assert_eq!(found, path),
+        outcome => panic!("{outcome:?}"),
+    };
+    foreign(part.join("Makefile"));
+    std::fs::remove_file(part.join("Makefile")).unwrap();
+    // Who has another name for a file can change it later.
+    let held = fetcher.path("held");
+    std::fs::hard_link(part.join("a"), &held).unwrap();
+    foreign(part.join("a"));
+    std::fs::remove_file(&held).unwrap();
+    // So can its owner.
+    std::os::unix::fs::chown(part.join("a"), Some(65534), None).expect("tests run as root");
+    foreign(part.join("a"));
+    std::fs::remove_file(part.join("a")).unwrap();
+    fetcher.get(&shared.url).unwrap();
+    assert_eq!(names(&fetcher.path("f")), ["a", "sparse"]);
+    assert_eq!(std::fs::read(fetcher.path("f/a")).unwrap(), b"content");
+    assert!(std::fs::read(fetcher.path("f/sparse")).unwrap() == vec![0; 3 << 20]);
 }
 
 fn plain(owner: &Owner, id: hushfs::base::LinkId, root: &Key, chunk: &ChunkRef) -> Vec<u8> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hushfs::share::get::{GetError, Gone};
 use hushfs::share::{FollowOptions, Follower, LinkState, Request, Shared};
 use hushfs::store::{Fault, Op, Rule};
+use hushfs::vfs::api::{SetAttr, TimeOrNow};
 
 use crate::owner::{Owner, request};
 use crate::rig::{eventually, noise};
@@ -140,6 +141,42 @@ fn a_file_that_is_replaced_by_renaming_is_followed_by_its_path() {
     eventually("published", || {
         let fetcher = owner.fetcher();
         fetcher.get(&shared.url).is_ok() && fetcher.read("report") == b"second"
+    });
+}
+
+#[test]
+fn what_appears_where_a_followed_folder_was_deleted_is_not_handed_out() {
+    let owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/a", b"for everybody").unwrap();
+    let shared = live(&owner, "f");
+    let _follower = Follower::start(owner.sharing.clone(), options()).unwrap();
+    owner.files.remove("f/a").unwrap();
+    owner.files.remove_dir("f").unwrap();
+    eventually("its end is noted", || !owner.sharing.show(shared.id).unwrap().0.live);
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/a", b"for nobody").unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let fetcher = owner.fetcher();
+    fetcher.get(&shared.url).unwrap();
+    assert_eq!(fetcher.read("f/a"), b"for everybody");
+}
+
+/// As `rsync --times` and archivers do.
+#[test]
+fn a_file_whose_modification_time_was_set_back_is_published_again() {
+    let owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/a", b"one").unwrap();
+    owner.files.write("f/b", b"same").unwrap();
+    let shared = live(&owner, "f");
+    let before = owner.files.attributes("f/a").unwrap().mtime;
+    owner.files.write("f/a", b"two").unwrap();
+    owner.files.set("f/a", &SetAttr { mtime: Some(TimeOrNow::Time(before)), ..SetAttr::default() }).unwrap();
+    let _follower = Follower::start(owner.sharing.clone(), options()).unwrap();
+    eventually("published", || {
+        let fetcher = owner.fetcher();
+        fetcher.get(&shared.url).is_ok() && fetcher.read("f/a") == b"two"
     });
 }
 

@@ -354,6 +354,11 @@ fn what_is_wrong_is_said_with_its_code() {
     assert_eq!(code(&get(&drive, &none, &to, &[])), Some(10));
     assert_eq!(code(&get(&drive, "https://example.org/nothing", &to, &[])), Some(2));
     assert_eq!(code(&drive.run(&["get", &none])), Some(2));
+    let asked = outside.path().join("link");
+    std::fs::write(&asked, format!("{none}\n")).expect("a file");
+    let mut piped = drive.command(&["get", "-", "--store", &drive.url, "-o", path(&to)]);
+    let piped = piped.stdin(std::fs::File::open(&asked).expect("the file")).output().expect("hushfs runs");
+    assert_eq!(code(&piped), Some(10));
     assert_eq!(code(&drive.run(&["share", "create", path(outside.path())])), Some(2));
     assert_eq!(code(&drive.run(&["share", "revoke", "not a link", "/nowhere"])), Some(2));
     assert_eq!(code(&drive.run(&["share", "create", "x", "--expires", "soon"])), Some(2));

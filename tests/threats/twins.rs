@@ -18,7 +18,7 @@ use hushfs::vfs::OpenError;
 use hushfs::vfs::api::{SetAttr, TimeOrNow};
 
 use crate::data::{Resumed, copy_folder};
-use crate::rig::{Files, Rig, chain, eventually, noise};
+use crate::rig::{Files, Rig, chain, eventually, logged, noise};
 
 /// With a directory for each copy, so that what they do does not touch.
 fn volume_with_folders() -> Rig {
@@ -104,7 +104,7 @@ fn runs(rig: &Rig) -> BTreeMap<DeviceSlot, BTreeSet<String>> {
 
 fn is_halted_by_a_twin(rig: &Rig) {
     eventually("it halts", || rig.status().commits.halted.is_some());
-    let why = rig.status().commits.halted.expect("halted");
+    let why = rig.status().stopped.expect("halted");
     assert!(why.contains("another copy of") && why.contains("a number of its own"), "{why}");
     assert!(rig.files().save("two/refused", b"").is_err(), "it takes more");
 }
@@ -249,6 +249,12 @@ fn t8_what_two_copies_did_to_one_file_or_name_is_kept_of_both() {
     let conflict = names.iter().find(|name| name.starts_with("before (conflict two ")).expect("the other version");
     assert_eq!(files.read(&format!("one/{conflict}")).expect("read"), noise(4, 5000));
     assert_eq!(names.len(), 4, "{names:?}");
+    let log = logged();
+    assert!(log.contains("was changed here and elsewhere"));
+    assert!(
+        !log.contains("before") && !log.contains("moved.txt") && !log.contains("new.txt"),
+        "the log has names: {log}"
+    );
 }
 
 /// The same time at first, and then each its own.

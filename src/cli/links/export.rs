@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 
 use super::args::ExportArgs;
 use super::perform::get_failure;
@@ -207,9 +207,16 @@ impl Folder {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
             _ => {}
         }
-        let lock = File::open(&path).map_err(failed)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = File::from(open(&path, flags, Mode::empty()).map_err(|error| failed(error.into()))?);
         if flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
             return Err(Failure::new(Code::Busy, format!("another process is writing {}", page.display())));
+        }
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            if entry.map_err(failed)?.file_name() != "share" {
+                let what = format!("{} is in the way: there is something of somebody else's in it", path.display());
+                return Err(Failure::new(Code::Other, what));
+            }
         }
         // Of one that was killed: without its key nobody can go on with it.
         let old = path.join("share");

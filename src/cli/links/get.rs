@@ -9,13 +9,15 @@ use super::perform::get_failure;
 use super::reach::mounted_path;
 use super::show::Bar;
 use crate::base::{ByteSize, Clock, Printable, SystemClock};
-use crate::cli::commands::{block_on, interruptions, say};
+use crate::cli::commands::{Interrupted, block_on, interruptions, say};
 use crate::cli::drive;
 use crate::cli::exit::{Code, Failure, OrExit, Outcome};
 use crate::cli::password::{Password, PasswordArgs, identities};
 use crate::cli::status::counted;
-use crate::format::link::{LinkUrl, Outer};
-use crate::share::get::{BucketSource, Fetched, GatewaySource, GetOptions, LinkSource, Place, get as fetch, open};
+use crate::format::link::{LinkError, LinkUrl, Outer};
+use crate::share::get::{
+    BucketSource, Fetched, GatewaySource, GetError, GetOptions, LinkSource, Place, get as fetch, open,
+};
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Where a link's password may come from, beside the flags.
@@ -42,12 +44,20 @@ pub fn import(args: &ImportArgs) -> Outcome {
 }
 
 fn run(from: &FromArgs, output: Option<&Path>) -> Outcome {
-    let link = LinkUrl::parse(&from.link).or_exit(Code::Usage)?;
+    let link = LinkUrl::parse(&given(&from.link)?).or_exit(Code::Usage)?;
     let identities = from.identity.as_deref().map(identities).transpose()?.unwrap_or_default();
     let interrupted = interruptions()?;
-    block_on(async {
+    let stopped = || interrupted();
+    let work = async {
         let source = source(from, &link)?;
-        let outer = open(source.as_ref(), &link, &identities, SystemClock.now()).await.map_err(get_failure)?;
+        let outer = open(source.as_ref(), &link, &identities, SystemClock.now()).await;
+        let outer = outer.map_err(|error| match error {
+            GetError::Link(LinkError::NotRecipient) if identities.is_empty() => {
+                let what = "the link is for the holder of an age key: say with --identity FILE where that is";
+                Failure::new(Code::WrongPassword, what)
+            }
+            error => get_failure(error),
+        })?;
         let password = password(from, &outer)?;
         let contents = outer.contents(password.as_ref().map(Password::as_bytes));
         let contents = contents.map_err(|error| get_failure(error.into()))?;
@@ -61,12 +71,35 @@ fn run(from: &FromArgs, output: Option<&Path>) -> Outcome {
                 told = Instant::now();
                 bar.show((progress.files, progress.files_total), (progress.bytes, progress.bytes_total), "verified");
             }
-            !interrupted()
+            !stopped()
         })
         .await;
         bar.end();
         report(&fetched.map_err(get_failure)?)
+    };
+    block_on(async {
+        tokio::select! {
+            outcome = work => outcome,
+            // A store or gateway that does not answer keeps nobody. What is there by then is gone on with.
+            () = until(&interrupted) => Err(get_failure(GetError::Interrupted)),
+        }
     })
+}
+
+async fn until(interrupted: &Interrupted) {
+    while !interrupted() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Of `-` it is the first line of standard input: other users of the machine see a command's arguments.
+fn given(link: &str) -> Outcome<String> {
+    if link != "-" {
+        return Ok(link.to_owned());
+    }
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(line.trim().to_owned())
 }
 
 fn source(from: &FromArgs, link: &LinkUrl) -> Outcome<Arc<dyn LinkSource>> {

@@ -86,7 +86,11 @@ pub(super) fn share_failure(error: ShareError) -> Failure {
         ShareError::Busy | ShareError::Conflict => Code::Busy,
         ShareError::Interrupted => Code::Interrupted,
         ShareError::Store(_) => Code::StoreUnreachable,
-        ShareError::SourceGone | ShareError::Vfs(_) | ShareError::Format(_) | ShareError::Link(_) => Code::Other,
+        ShareError::Planted
+        | ShareError::SourceGone
+        | ShareError::Vfs(_)
+        | ShareError::Format(_)
+        | ShareError::Link(_) => Code::Other,
         ShareError::Previous(_) => Code::Damaged,
     };
     // Each says all of its causes itself.
@@ -107,7 +111,11 @@ pub(super) fn get_failure(error: GetError) -> Failure {
         GetError::Index(_) | GetError::Damaged => Code::Damaged,
         GetError::Store(_) | GetError::Unreachable(_) | GetError::Gateway { .. } => Code::StoreUnreachable,
         GetError::HiddenName => Code::Usage,
-        GetError::PublishedAnew | GetError::Exists(_) | GetError::Local { .. } => Code::Other,
+        GetError::PublishedAnew
+        | GetError::Exists(_)
+        | GetError::Foreign(_)
+        | GetError::SameName(_)
+        | GetError::Local { .. } => Code::Other,
         GetError::Interrupted => Code::Interrupted,
     };
     Failure::new(code, error)

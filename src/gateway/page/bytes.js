@@ -12,7 +12,10 @@ class Failure extends Error {
 
 const damaged = (detail) => new Failure('damaged', detail);
 
-function concat(...parts) {
+const concat = (...parts) => joined(parts);
+
+/** Takes a list: a call has room for some ten thousand arguments only. */
+function joined(parts) {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
   for (const part of parts) {

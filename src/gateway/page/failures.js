@@ -19,6 +19,7 @@ const MESSAGES = {
   'identity-wrong': 'This was not shared with that age identity, or it is none.',
   'no-memory': 'There is not enough memory on this device to check the password. Close other tabs, or use another device.',
   'too-large': 'This is too large for a browser. In a terminal, `hushfs get` with the same link fetches it.',
+  'no-service': 'This browser does not stream it. Close this tab, open the link in a new one, or download the file.',
   'file-wrong': 'That is not the file that belongs to this page. Choose the one that lay beside it.',
   'file-unreadable': 'The file cannot be read. If it is on a stick, is that still plugged in?',
   'disk-full': 'The file could not be written. Is there room on this device?',

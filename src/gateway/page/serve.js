@@ -2,6 +2,7 @@
 // The page's side of the service worker: what it may ask for, by a random address, and who gives the bytes.
 
 const PING_MS = 10000;
+const CONTROL_MS = 5000;
 
 /** Token to { name, type, size, open(start, end) }, whose `open` gives { pull, close }. */
 const served = new Map();
@@ -14,7 +15,10 @@ function canServe() {
 
 /** The address under which `offer` can be read until `withdraw`. */
 async function serve(offer) {
-  registered ??= register();
+  registered ??= register().catch((error) => {
+    registered = null;
+    throw error;
+  });
   await registered;
   const token = hex(crypto.getRandomValues(new Uint8Array(16)));
   served.set(token, offer);
@@ -27,12 +31,18 @@ function withdraw(address) {
 
 async function register() {
   navigator.serviceWorker.onmessage = ({ data, ports }) => give(data, ports[0]);
-  const controlled = new Promise((done) => {
+  const controlled = new Promise((done, failed) => {
     navigator.serviceWorker.oncontrollerchange = done;
+    setTimeout(failed, CONTROL_MS, new Failure('no-service'));
   });
+  controlled.catch(() => {});
   await navigator.serviceWorker.register(scriptUrl(`${home}sw.js`));
   const { active } = await navigator.serviceWorker.ready;
-  if (!navigator.serviceWorker.controller) await controlled;
+  if (!navigator.serviceWorker.controller) {
+    // After a reload by force a page has no worker, though one runs.
+    active.postMessage('claim');
+    await controlled;
+  }
   setInterval(() => served.size > 0 && active.postMessage('ping'), PING_MS);
 }
 

@@ -23,7 +23,10 @@ class GatewaySource {
   /** The whole of the blocks `first` to `end`, less at the pack's end. */
   blocks(pack, first, end) {
     const range = `bytes=${first * BLOCK}-${end * BLOCK - 1}`;
-    return this.#get(`${this.base}/pk/${pack}`, { Range: range }, (end - first) * BLOCK);
+    return this.#get(`${this.base}/pk/${pack}`, { Range: range }, (end - first) * BLOCK).catch((error) => {
+      // Of a link that is there: a newer version does without this pack.
+      throw error.kind === 'not-found' ? new Failure('changed') : error;
+    });
   }
 
   /** A connection that breaks is tried again; an answer that says no is not. */

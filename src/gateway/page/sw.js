@@ -9,8 +9,10 @@ const PATIENCE_MS = 3000;
 
 self.addEventListener('install', () => self.skipWaiting());
 self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()));
-// A message keeps this worker alive while it streams.
-self.addEventListener('message', () => {});
+// A message keeps this worker alive while it streams, and that is all that most are for.
+self.addEventListener('message', (event) => {
+  if (event.data === 'claim') event.waitUntil(self.clients.claim());
+});
 
 self.addEventListener('fetch', (event) => {
   const { url, headers } = event.request;

@@ -14,7 +14,8 @@ let lastStream = 0;
 const operations = {
   /** The link, as far as what was given opens it. May be called again, with a password for instance. */
   async open({ id, home, secret, identity, password, file }) {
-    if (!link.record) {
+    // A file is chosen anew when the one before was damaged.
+    if (!link.record || file) {
       const source = file ? new FileSource(file) : new GatewaySource(home, hex(id), (wait) => postMessage({ wait }));
       const record = await readRecord(await source.record(), id);
       Object.assign(link, { source, record });

@@ -93,7 +93,7 @@ class Zip {
   }
 
   #central() {
-    const headers = concat(...this.members.map(centralHeader));
+    const headers = joined(this.members.map(centralHeader));
     const count = this.members.length;
     const large = count >= LIMIT16 || headers.length >= LIMIT32 || this.centralAt >= LIMIT32;
     const end = concat(

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::KeyringError;
-use super::unlock::{KeyObjects, Opened, Secret, slot_name};
+use super::unlock::{KeyObjects, Opened, PASSWORDS_TRIED_MAX, SLOTS_READ_MAX, Secret, slot_name};
 use crate::base::{Entropy, Epoch, Timestamp, VolumeId};
 use crate::crypto::{KdfParameters, Key, PublicHalf, RecoveryWords};
 use crate::format::{ObjectName, Slot, SlotKind, SlotNo, SlotPlace, VolumeObject, VolumeParameters};
@@ -79,6 +79,10 @@ pub async fn change_password(
     if objects.volume.volume() != volume {
         return Err(KeyringError::OtherVolume { pinned: volume, found: objects.volume.volume() });
     }
+    let passwords = objects.slots.iter().filter(|slot| matches!(slot.info().kind, SlotKind::Password { .. })).count();
+    if matches!(secret, Secret::Identity(_)) && passwords >= PASSWORDS_TRIED_MAX {
+        return Err(KeyringError::NoFreePassword);
+    }
     let added = put_slot_unless_rotating(store, volume, epoch, |place| {
         Ok(Slot::seal_password(place, &root, password, kdf, "password", now, entropy)?)
     });
@@ -120,6 +124,11 @@ async fn put_slot_unless_rotating(
     seal: impl Fn(SlotPlace) -> Result<Slot, KeyringError>,
 ) -> Result<SlotNo, KeyringError> {
     refuse_during_rotation(store, epoch).await?;
+    // What nobody reads opens nothing, and the next rotation would leave it behind.
+    let listed = store.list(Prefix::Slots).await?;
+    if listed.iter().filter(|name| matches!(name, ObjectName::Slot(of, _) if *of == epoch)).count() >= SLOTS_READ_MAX {
+        return Err(KeyringError::NoFreeSlot);
+    }
     let number = put_slot(store, volume, epoch, seal).await?;
     if let Err(error) = refuse_during_rotation(store, epoch).await {
         store.delete(&ObjectName::Slot(epoch, number)).await?;

@@ -134,3 +134,18 @@ async fn a_slot_that_a_rotation_under_way_would_take_away_is_refused() {
     assert!(matches!(changed, Err(KeyringError::Rotating)), "{changed:?}");
     assert_eq!(rig.store.names(), before);
 }
+
+#[tokio::test]
+async fn a_slot_that_nobody_would_read_is_not_given_out() {
+    let mut rig = Rig::new().await;
+    let Keyring { roots, slot, private, parameters, .. } = rig.keyring().await;
+    let opened = Opened { roots, slot, private, parameters, anchor: None };
+    let public = PrivateHalf::generate(&SystemEntropy as &dyn Entropy).public();
+    for _ in 2..64 {
+        add_recipient(&rig.store, &opened, public, "friend", NOW, &SystemEntropy).await.expect("added");
+    }
+    let before = rig.store.names();
+    let added = add_recipient(&rig.store, &opened, public, "friend", NOW, &SystemEntropy).await;
+    assert!(matches!(added, Err(KeyringError::NoFreeSlot)), "{added:?}");
+    assert_eq!(rig.store.names(), before);
+}

@@ -17,10 +17,10 @@ use crate::format::{
 use crate::meta::log::Head;
 use crate::store::{Prefix, Store};
 
-/// A store could hold any number, each as slow to try as it likes.
-const SLOTS_TRIED_MAX: usize = 16;
+/// A store could hold any number, each as slow to derive for as it likes. The other kinds cost next to nothing.
+pub(super) const PASSWORDS_TRIED_MAX: usize = 16;
 /// Of all kinds and epochs.
-const SLOTS_READ_MAX: usize = 64;
+pub(super) const SLOTS_READ_MAX: usize = 64;
 /// Each is one read and one opening; nobody rotates as often.
 const EPOCHS_MAX: usize = 10_000;
 const LINKS_READ_AT_ONCE: usize = 16;
@@ -238,7 +238,8 @@ impl KeyObjects {
     /// Tries the slots one after the other. Takes as long as their parameters ask: never on a thread that others
     /// wait for. `memory_max` is in bytes.
     pub fn unlock(&self, secret: &Secret, memory_max: u64) -> Result<Opened, KeyringError> {
-        let of_kind = self.slots.iter().filter(|slot| secret.suits(&slot.info().kind)).take(SLOTS_TRIED_MAX);
+        let tried_max = if matches!(secret, Secret::Password(_)) { PASSWORDS_TRIED_MAX } else { SLOTS_READ_MAX };
+        let of_kind = self.slots.iter().filter(|slot| secret.suits(&slot.info().kind)).take(tried_max);
         let mut refused = KeyringError::NoSlot;
         for slot in of_kind {
             match secret.try_on(slot, memory_max).and_then(|unlocked| self.opened(slot, unlocked)) {

@@ -98,7 +98,7 @@ impl GatewaySource {
             };
             let pause = pause.unwrap_or_else(|| backoff.pause());
             let patience = if self.has_answered.load(Ordering::Relaxed) { PATIENCE } else { PATIENCE_FIRST };
-            if started.elapsed() + pause > patience {
+            if started.elapsed().saturating_add(pause) > patience {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;

@@ -81,6 +81,9 @@ impl Place {
 
     /// Gives what is whole its name.
     pub(super) fn keep(&self, part: &OsStr) -> Result<(), GetError> {
+        let synced = openat(&self.parent, part, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        // Of the whole filesystem: one call for however many files there are.
+        synced.and_then(rustix::fs::syncfs).map_err(|error| GetError::local(self.path())(error.into()))?;
         let renamed = match renameat_with(&self.parent, part, &self.parent, &self.name, RenameFlags::NOREPLACE) {
             // Not on this filesystem: then as well as can be.
             Err(Errno::INVAL | Errno::NOSYS) => {
@@ -92,7 +95,11 @@ impl Place {
             renamed => renamed,
         };
         match renamed {
-            Ok(()) => Ok(()),
+            Ok(()) => match rustix::fs::fsync(&self.parent) {
+                // Not on this filesystem.
+                Ok(()) | Err(Errno::INVAL) => Ok(()),
+                Err(error) => Err(GetError::local(&self.folder)(error.into())),
+            },
             Err(Errno::EXIST) => Err(GetError::Exists(self.path())),
             Err(error) => Err(GetError::local(self.path())(error.into())),
         }

@@ -11,7 +11,7 @@ use super::{GetError, Gone, Index, LinkSource, Place, batch};
 use crate::base::{LinkId, Timestamp};
 use crate::crypto::PrivateHalf;
 use crate::format::link::{
-    ChunkRef, Contents, EntryKind, IndexItem, LinkError, LinkUrl, Outer, Status, open_link_chunk,
+    ChunkRef, Contents, Entry, EntryKind, IndexItem, LinkError, LinkUrl, Outer, PIECE_LEN, Status, open_link_chunk,
 };
 
 /// Of plaintext. Two batches are in memory at a time: one on its way, one being written.
@@ -105,16 +105,20 @@ async fn fetch_tree(
     let mut progress = GetProgress { files_total: header.files, bytes_total: header.bytes, ..GetProgress::default() };
     let mut target = Target::new(place, link, number);
     let mut index = Index::new(link, contents);
-    let mut file: Option<Arc<TargetFile>> = None;
+    let mut file: Option<OpenFile> = None;
     let (mut batch, mut running) = (Vec::new(), None);
     while let Some(item) = index.next(source.as_ref()).await? {
         match item {
             IndexItem::Entry(entry_number, entry) => {
-                file = target.make(entry_number, &entry)?;
+                close(file.take())?;
+                file = target.make(entry_number, &entry)?.map(|file| OpenFile { file, size: size_of(&entry), at: 0 });
                 progress.files += u64::from(matches!(entry.kind, EntryKind::File { .. }));
             }
             IndexItem::Chunk { piece, chunk } => {
-                let Some(file) = &file else { return Err(GetError::Damaged) };
+                let Some(OpenFile { file, at, .. }) = &mut file else { return Err(GetError::Damaged) };
+                let start = piece * PIECE_LEN;
+                file.clear(*at, start)?;
+                *at = start + u64::from(chunk.len);
                 if file.holds(piece, &chunk) {
                     progress.bytes += u64::from(chunk.len);
                 } else {
@@ -132,7 +136,7 @@ async fn fetch_tree(
             }
         }
     }
-    drop(file);
+    close(file)?;
     let last = Batch::start(source, link, batch);
     for batch in running.into_iter().chain([last]) {
         batch.write(contents, link, &mut progress).await?;
@@ -144,6 +148,22 @@ async fn fetch_tree(
     target.finish()?;
     let GetProgress { files, fetched_bytes, .. } = progress;
     Ok(Fetched { path: place.path(), files, bytes: header.bytes, fetched_bytes, refused_symlinks })
+}
+
+/// The file whose chunks the index names now.
+struct OpenFile {
+    file: Arc<TargetFile>,
+    size: u64,
+    /// Where the last chunk ended.
+    at: u64,
+}
+
+fn size_of(entry: &Entry) -> u64 {
+    if let EntryKind::File { size, .. } = entry.kind { size } else { 0 }
+}
+
+fn close(file: Option<OpenFile>) -> Result<(), GetError> {
+    file.map_or(Ok(()), |OpenFile { file, size, at }| file.clear(at, size))
 }
 
 struct Job {

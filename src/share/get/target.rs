@@ -1,17 +1,22 @@
 //! Makes a link's tree on disk. Every name is one component, opened from its directory's descriptor and never through a
 //! symlink; so whatever the names and symlinks of a link are, nothing is made outside.
+//!
+//! What is there of an earlier try is gone on with if it is this user's own, and held to the link like what is fetched:
+//! nothing else may lie between, no other name may lead to a file, and what is no chunk of the link is made zeros.
 
-use std::ffi::OsString;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, flock, futimens, mkdirat, openat, statat,
-    symlinkat, utimensat,
+    AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fallocate, flock,
+    fstat, futimens, mkdirat, openat, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -38,6 +43,13 @@ struct OpenDirectory {
     dir: OwnedFd,
     path: PathBuf,
     mtime: Timestamp,
+    /// An earlier try has made it.
+    is_resumed: bool,
+    /// The inodes of what the link has in it.
+    made: HashSet<u64>,
+    /// And the names, if an earlier try has made it. Either may change by itself: vfat numbers inodes as it reads them,
+    /// and drops a dot at the end of a name.
+    names: HashSet<OsString>,
 }
 
 /// A file while its chunks come.
@@ -65,27 +77,44 @@ impl<'a> Target<'a> {
             Some(open) => (&open.dir, entry.name.as_os_str().to_owned(), open.path.join(entry.name.as_os_str())),
             None => (&self.place.parent, self.part.clone(), self.place.part_path(&self.part)),
         };
+        let failed = |error: Errno| GetError::local(&path)(error.into());
         match &entry.kind {
             EntryKind::Directory => {
-                match mkdirat(parent, &name, Mode::from_raw_mode(0o777)) {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(error) => return Err(GetError::local(path)(error.into())),
-                }
-                let dir = openat(parent, &name, DIRECTORY, Mode::empty());
-                let dir = dir.map_err(|error| GetError::local(&path)(error.into()))?;
+                let is_resumed = match mkdirat(parent, &name, Mode::from_raw_mode(0o777)) {
+                    Ok(()) => false,
+                    Err(Errno::EXIST) => true,
+                    Err(error) => return Err(failed(error)),
+                };
+                let dir = openat(parent, &name, DIRECTORY, Mode::empty()).map_err(failed)?;
                 if number == 0 {
                     lock(&dir, &path)?;
                 }
-                self.open.push(OpenDirectory { number, dir, path, mtime: entry.mtime });
+                let inode = own_inode(&dir, is_resumed, &path)?;
+                self.note(inode, &name, &path)?;
+                self.open.push(OpenDirectory {
+                    number,
+                    dir,
+                    path,
+                    mtime: entry.mtime,
+                    is_resumed,
+                    made: HashSet::new(),
+                    names: HashSet::new(),
+                });
                 Ok(None)
             }
             EntryKind::File { size, executable, .. } => {
                 let mode = Mode::from_raw_mode(if *executable { 0o777 } else { 0o666 });
-                let file = openat(parent, &name, FILE, mode).map_err(|error| GetError::local(&path)(error.into()))?;
+                let (file, is_resumed) = match openat(parent, &name, FILE | OFlags::EXCL, mode) {
+                    Ok(file) => (file, false),
+                    Err(Errno::EXIST) => (openat(parent, &name, FILE, mode).map_err(failed)?, true),
+                    Err(error) => return Err(failed(error)),
+                };
                 if number == 0 {
                     lock(&file, &path)?;
                 }
-                let file = TargetFile::new(file.into(), *size, path, entry.mtime)?;
+                let inode = own_inode(&file, is_resumed, &path)?;
+                self.note(inode, &name, &path)?;
+                let file = TargetFile::new(file.into(), *size, path, entry.mtime, is_resumed)?;
                 Ok(Some(Arc::new(file)))
             }
             EntryKind::Symlink(target) => {
@@ -97,8 +126,11 @@ impl<'a> Target<'a> {
                 match symlinkat(target.as_ref(), parent, &name) {
                     Ok(()) => {}
                     Err(Errno::EXIST) if is_symlink(parent, &name) => {}
-                    Err(error) => return Err(GetError::local(path)(error.into())),
+                    Err(error) => return Err(failed(error)),
                 }
+                let inode = statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?.st_ino;
+                self.note(inode, &name, &path)?;
+                let Some(OpenDirectory { dir: parent, .. }) = self.open.last() else { return Ok(None) };
                 // Cosmetic: some filesystems keep no time for symlinks.
                 let _ = utimensat(parent, &name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW);
                 Ok(None)
@@ -106,8 +138,20 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// Where names differ only in what the filesystem does not tell apart (case, mostly), two of them are one file.
+    fn note(&mut self, inode: u64, name: &OsStr, path: &Path) -> Result<(), GetError> {
+        let Some(open) = self.open.last_mut() else { return Ok(()) };
+        if open.is_resumed {
+            open.names.insert(name.to_owned());
+        }
+        if open.made.insert(inode) { Ok(()) } else { Err(GetError::SameName(path.to_owned())) }
+    }
+
     fn leave(&mut self) -> Result<(), GetError> {
         let Some(open) = self.open.pop() else { return Ok(()) };
+        if open.is_resumed {
+            open.has_nothing_else()?;
+        }
         futimens(&open.dir, &times(open.mtime)).map_err(|error| GetError::local(open.path)(error.into()))
     }
 
@@ -120,15 +164,58 @@ impl<'a> Target<'a> {
     }
 }
 
+impl OpenDirectory {
+    fn has_nothing_else(&self) -> Result<(), GetError> {
+        let failed = |error: Errno| GetError::local(&self.path)(error.into());
+        for entry in Dir::read_from(&self.dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." || self.names.contains(name) {
+                continue;
+            }
+            let inode = statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?.st_ino;
+            if !self.made.contains(&inode) {
+                return Err(GetError::Foreign(self.path.join(name)));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl TargetFile {
-    fn new(file: File, size: u64, path: PathBuf, mtime: Timestamp) -> Result<Self, GetError> {
+    fn new(file: File, size: u64, path: PathBuf, mtime: Timestamp, is_resumed: bool) -> Result<Self, GetError> {
         let failed = GetError::local(path.clone());
         let prepared = file.metadata().and_then(|meta| match meta.is_file() {
-            true => file.set_len(size).map(|()| meta.len() > 0),
+            true => file.set_len(size),
             false => Err(io::ErrorKind::AlreadyExists.into()),
         });
-        let is_resumed = prepared.map_err(failed)?;
+        prepared.map_err(failed)?;
         Ok(Self { file, path, mtime, is_resumed })
+    }
+
+    /// Makes zeros of what no chunk says anything about. Only an earlier try's file can have something else there.
+    pub fn clear(&self, from: u64, to: u64) -> Result<(), GetError> {
+        if !self.is_resumed || from >= to {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let cleared = match fallocate(&self.file, flags, from, to - from) {
+            // Not on this filesystem, which then has no holes to keep either.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zeros(from, to),
+            cleared => cleared.map_err(io::Error::from),
+        };
+        cleared.map_err(GetError::local(&self.path))
+    }
+
+    fn write_zeros(&self, from: u64, to: u64) -> io::Result<()> {
+        let zeros = vec![0; PIECE_LEN.min(to - from) as usize];
+        let mut at = from;
+        while at < to {
+            let len = (to - at).min(zeros.len() as u64) as usize;
+            self.file.write_all_at(&zeros[..len], at)?;
+            at += len as u64;
+        }
+        Ok(())
     }
 
     /// Whether an earlier try has stored this piece already. It is held to the same id as one that is fetched.
@@ -162,6 +249,17 @@ fn lock(file: &impl std::os::fd::AsFd, path: &std::path::Path) -> Result<(), Get
         // Filesystems without locks have nobody to wait for.
         _ => Ok(()),
     }
+}
+
+/// The inode of what was opened. Of an earlier try it has to be this user's own, and nobody else may write to it.
+fn own_inode(file: &OwnedFd, is_resumed: bool, path: &Path) -> Result<u64, GetError> {
+    let stat = fstat(file).map_err(|error| GetError::local(path)(error.into()))?;
+    let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+    let is_own = stat.st_uid == rustix::process::geteuid().as_raw();
+    if is_resumed && !(is_own && (is_directory || stat.st_nlink == 1)) {
+        return Err(GetError::Foreign(path.to_owned()));
+    }
+    Ok(stat.st_ino)
 }
 
 fn is_symlink(parent: &OwnedFd, name: &OsString) -> bool {
