@@ -124,8 +124,7 @@ pub async fn mount_meta(store: Arc<dyn Store>, options: MountOptions<'_>) -> Res
     // What the pending changes were made on. A replica may be further: it was made anew, or an earlier mount that
     // was to number them anew did not come to its end.
     let known = identity.parting.as_ref().map_or(identity.remembered.seq, |parting| parting.head);
-    // A crash may come between the replica's record and its being remembered.
-    let remembered = if seq > identity.remembered.seq { head } else { identity.remembered };
+    let remembered = newest_trusted(head, identity.remembered);
     let start = Start {
         head,
         epoch: replica.epoch(),
@@ -316,6 +315,12 @@ async fn open_replica(
         }
     }
     Ok(Replica::open(path, &keyring.state_key)?)
+}
+
+/// A crash may come between the replica's record and its being remembered, and a mount that may not write remembers
+/// nothing.
+fn newest_trusted(replica: Head, remembered: Head) -> Head {
+    if replica.seq > remembered.seq { replica } else { remembered }
 }
 
 enum Continues {

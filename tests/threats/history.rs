@@ -72,6 +72,42 @@ fn t8_a_store_of_any_earlier_age_is_noticed_and_waited_out() {
     assert_eq!(new_machine(&mut rig).read("file").expect("read"), noise(10, 3_000));
 }
 
+/// Such a mount notes nothing of what it saw but its copy of the tree, and that is enough.
+#[test]
+fn t8_what_only_a_read_only_mount_has_seen_cannot_be_unseen() {
+    let (mut rig, ages) = aged(1);
+    let first = rig.machine.clone();
+    new_machine(&mut rig).save("file", &noise(9, 3_000)).expect("saved");
+    rig.flush();
+    rig.close();
+    let newer = rig.memory.fork();
+    rig.become_new_machine(&first);
+    rig.adjust = |options| options.drive.read_only = true;
+    let files = rig.try_mount_by_words().unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(files.read("file").expect("read"), noise(9, 3_000));
+    rig.close();
+    rig.adjust = |_| {};
+    restore(&rig, &ages[1]);
+    let error = refusal(&mut rig);
+    assert!(is_stale(&error), "{error}");
+    restore(&rig, &newer);
+    let files = rig.try_mount_by_words().unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(files.read("file").expect("read"), noise(9, 3_000));
+}
+
+/// Who shows what is before the damage shows less than this device knows.
+#[test]
+fn t8_damage_below_the_head_that_is_known_does_not_lead_back() {
+    let (mut rig, ages) = aged(3);
+    lose_replica(&rig);
+    crate::change(&rig, ObjectName::Log(Seq(2)), |bytes| bytes[200] ^= 1);
+    let error = refusal(&mut rig);
+    assert!(matches!(error, MountError::Rollback(Waiting::DamagedRecord(Seq(2)))), "{error}");
+    restore(&rig, &ages[3]);
+    let files = rig.try_mount_by_words().unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(files.read("file").expect("read"), noise(2, 3_000));
+}
+
 #[test]
 fn t8_two_devices_that_were_led_apart_are_never_led_together_again() {
     let (mut rig, _) = aged(1);
@@ -84,8 +120,12 @@ fn t8_two_devices_that_were_led_apart_are_never_led_together_again() {
     for (machine, seed) in [(&first, 21), (&second, 22)] {
         restore(&rig, &common);
         rig.become_new_machine(machine);
-        rig.try_mount_by_words().unwrap_or_else(|error| panic!("{error}")).save("file", &noise(seed, 3_000)).unwrap();
-        rig.flush();
+        let files = rig.try_mount_by_words().unwrap_or_else(|error| panic!("{error}"));
+        // Two records: who reads the others' anew takes the first for what it has forgotten.
+        for seed in [seed, seed + 10] {
+            files.save("file", &noise(seed, 3_000)).expect("saved");
+            rig.flush();
+        }
         rig.close();
         branches.push(rig.memory.fork());
     }

@@ -500,7 +500,7 @@ fn t8_of_two_changes_of_one_attribute_the_later_stands_whoever_comes_later() {
 fn t8_what_one_copy_removed_and_the_other_changed_stays_with_all_that_was_in_it() {
     let mut rig = apart(
         |files| {
-            for name in ["one/written", "one/renamed", "one/removed", "one/replaced"] {
+            for name in ["one/written", "one/renamed", "one/removed", "one/replaced", "one/alone"] {
                 files.save(name, &noise(7, 100_000)).expect("saved");
             }
             files.mkdir("one/folder").expect("made");
@@ -516,6 +516,7 @@ fn t8_what_one_copy_removed_and_the_other_changed_stays_with_all_that_was_in_it(
             files.append_synced("one/written", b"more").expect("appended");
             files.rename("one/renamed", "two/renamed").expect("renamed");
             files.remove("one/removed").expect("removed");
+            files.remove("one/alone").expect("removed");
             files.save("one/new", b"new").expect("saved");
             files.rename("one/new", "one/replaced").expect("renamed");
             files.save("one/folder/inside", b"inside").expect("saved");
@@ -536,6 +537,37 @@ fn t8_what_one_copy_removed_and_the_other_changed_stays_with_all_that_was_in_it(
     let conflict = names.iter().find(|name| name.starts_with("replaced (conflict two ")).expect("the other version");
     assert_eq!(read(&format!("one/{conflict}")), b"new");
     assert_eq!(names.len(), 5, "{names:?}");
+}
+
+/// Nobody can tell then what the other changed.
+#[test]
+fn t8_what_one_copy_removed_stays_where_its_tree_was_lost_as_well() {
+    let mut rig = apart(
+        |files| files.save("one/removed", &noise(7, 1000)).expect("saved"),
+        |files| files.save("one/removed", &noise(8, 1000)).expect("saved"),
+        |files| files.remove("one/removed").expect("removed"),
+    );
+    rig.become_new_machine("three");
+    mount(&mut rig);
+    // Writes a checkpoint.
+    rig.volume().rotate(None).expect("rotated");
+    rig.close();
+    lose_tree(&rig, "two");
+    rig.become_new_machine("two");
+    mount(&mut rig);
+    rig.flush();
+    rig.close();
+    rig.become_new_machine("four");
+    assert!(mount(&mut rig).read("one/removed").expect("it is there") == noise(8, 1000));
+}
+
+fn lose_tree(rig: &Rig, machine: &str) {
+    let state = folder(rig, machine).join("state");
+    for file in std::fs::read_dir(&state).expect("the folder").map(|file| file.expect("a file").path()) {
+        if file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("replica.db")) {
+            std::fs::remove_file(file).expect("removed");
+        }
+    }
 }
 
 /// Ends with the rename that makes the state folder's identity so many times new.
@@ -667,12 +699,7 @@ fn t8_a_backup_that_begins_with_a_checkpoint_of_its_own_later_runs_takes_another
     rig.close();
 
     copy(&rig, "backup", "one");
-    let state = folder(&rig, "one").join("state");
-    for file in std::fs::read_dir(&state).expect("the folder").map(|file| file.expect("a file").path()) {
-        if file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("replica.db")) {
-            std::fs::remove_file(file).expect("removed");
-        }
-    }
+    lose_tree(&rig, "one");
     let records = rig.objects(Prefix::Log).len();
     mount(&mut rig).save("two/new", b"new").expect("saved");
     rig.flush();
