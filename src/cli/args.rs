@@ -39,7 +39,7 @@ EXIT CODES
   4  there is no volume at this URL
   5  there is a volume at this URL already
   6  the store cannot be reached, or refuses
-  7  the store shows another history than this device knows (rollback or fork), or it is another volume
+  7  the store shows another history than this device knows, or another volume
   8  busy: mounted already, files are open, or somebody else is changing the keys or the link
   9  interrupted; the message says what is left, or that the same command goes on
   10  the link was taken back, has expired, or is not there
@@ -66,7 +66,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Wait until all that was written so far is in the store
     Flush(FlushArgs),
-    /// List and change the ways into a volume: passwords and those let in; give it new keys
+    /// List and change who can open a volume, and give it new keys
     #[command(subcommand)]
     Key(KeyCommand),
     /// Set a new password with the recovery key
@@ -159,15 +159,15 @@ EXAMPLE
   hushfs mount s3://drive ~/drive --endpoint-url http://127.0.0.1:8000 -f
 
 OPTIONS OF -o
-  defaults ro rw allow_other suid nosuid dev nodev exec noexec sync async dirsync atime noatime diratime nodiratime
-  relatime strictatime
-  fsync=local|remote cache-size=SIZE quota=SIZE cache-dir=DIR state-dir=DIR log-file=FILE password-file=FILE
-  password-command=COMMAND identity=FILE fingerprint=FINGERPRINT trust-first endpoint-url=URL region=NAME
-  profile=NAME instance-credentials
-  remount, of a drive that is mounted: changes ro rw suid dev exec sync and their opposites in place
+  defaults ro rw allow_other suid nosuid dev nodev exec noexec sync async dirsync
+  atime noatime diratime nodiratime relatime strictatime
+  fsync=local|remote cache-size=SIZE quota=SIZE cache-dir=DIR state-dir=DIR log-file=FILE
+  password-file=FILE password-command=COMMAND identity=FILE fingerprint=FINGERPRINT trust-first
+  endpoint-url=URL region=NAME profile=NAME instance-credentials
+  remount, of a drive that is mounted: changes ro rw suid dev exec sync and their opposites
   What fstab says to others is ignored: _netdev auto noauto nofail user users owner group x-*
 
-FSTAB, with this program linked as /sbin/mount.hushfs (and /sbin/mount.fuse.hushfs, for mount -o remount)
+FSTAB, with this program linked as /sbin/mount.hushfs, and for remounts as /sbin/mount.fuse.hushfs
   s3://my-bucket/drive  /mnt/drive  hushfs  _netdev,allow_other,password-file=/etc/hushfs.key  0 0
 
 --accept-loss and --allow-large-kdf are decisions for one mount, and no options of -o.
@@ -219,7 +219,7 @@ pub struct MountArgs {
     #[arg(long)]
     pub allow_large_kdf: bool,
     /// Mount although synced changes are lost: what is behind a damage of the journal is left out, and kept aside; where
-    /// bytes are gone from the staging folder there are zeros, and the log names the files
+    /// bytes are gone from the staging folder there are zeros. Without this flag the mount fails and names the files
     #[arg(long)]
     pub accept_loss: bool,
     /// Mount options, as mount(8) has them
@@ -303,7 +303,8 @@ EXAMPLE
   hushfs key ls s3://my-bucket/drive
   hushfs key passwd s3://my-bucket/drive
   hushfs key add s3://my-bucket/drive --recipient age1...
-  hushfs key rm s3://my-bucket/drive 3")]
+  hushfs key rm s3://my-bucket/drive 3
+  hushfs key rotate s3://my-bucket/drive")]
 pub enum KeyCommand {
     /// List the keys that open a volume
     Ls(KeyArgs),
