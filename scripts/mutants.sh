@@ -89,7 +89,7 @@ for layer in "${layers[@]}"; do
     [ "$layer" = crypto ] && highest=format tests="test(/^(crypto|format)::/)"
     [ ${#own[@]} -eq 0 ] || mutate "$layer" "$highest" "${own[@]}" -- --lib -E "$tests"
     # What packs and chunks are tried with takes longest, and asks nothing of who opens.
-    tests="(binary(threats) - test(/^data::/)) | test(/^meta::(keyring|log)::/)"
+    tests="(binary(threats) - test(/^data::/)) | test(/^meta::(keyring|log|mounting)::/)"
     [ ${#mounts[@]} -eq 0 ] || mutate "$layer-mounts" vfs "${mounts[@]}" -- --lib --test threats -E "$tests"
 done
 exit "$status"

@@ -113,6 +113,17 @@ debug ms = 0
 CONF
 }
 
+# A monitor that has just started may refuse whoever comes before it is ready. Whatever is asked here can be asked again.
+ask() {
+    local tries
+    for ((tries = 0; tries < 10; tries++)); do
+        if timeout 30 ceph -c "$dir/ceph.conf" "$@" >>"$dir/log/start.log" 2>&1; then return 0; fi
+        sleep 1
+    done
+    tail -3 "$dir/log/start.log" >&2
+    return 1
+}
+
 # A signed empty PUT: curl knows the signature.
 make_bucket() {
     local port=$1
@@ -139,11 +150,11 @@ up() {
     monmaptool --create --clobber --fsid "$fsid" --addv a "[v1:127.0.0.1:$mon_port]" "$dir/monmap" >/dev/null
     ceph-mon "${conf[@]}" --mkfs -i a --monmap "$dir/monmap"
     ceph-mon "${conf[@]}" -i a
-    timeout 60 ceph "${conf[@]}" mon stat >/dev/null
-    timeout 60 ceph "${conf[@]}" osd new "$osd_id" >/dev/null
+    ask mon stat
+    ask osd new "$osd_id"
     # They write much that is no error; their logs have it too.
     ceph-osd "${conf[@]}" -i 0 --mkfs --osd-uuid "$osd_id" >>"$dir/log/start.log" 2>&1
-    timeout 30 ceph "${conf[@]}" osd crush add osd.0 1 root=default host=h >/dev/null 2>&1
+    ask osd crush add osd.0 1 root=default host=h
     ceph-osd "${conf[@]}" -i 0 >>"$dir/log/start.log" 2>&1
     for ((tries = 0; tries < 60; tries++)); do
         ceph "${conf[@]}" osd stat 2>/dev/null | grep -q ' 1 up' && break

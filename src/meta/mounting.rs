@@ -624,3 +624,35 @@ fn root_directory((uid, gid): (u32, u32), time: Timestamp) -> InodeRow {
         body: InodeBody::None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_continues_what_was_trusted_if_its_past_says_so() {
+        let head = |seq, hash| Head { seq: Seq(seq), hash: Hash([hash; 32]) };
+        let manifest = Manifest {
+            epoch: Epoch(0),
+            seq: Seq(9),
+            head: Hash([9; 32]),
+            segments: Vec::new(),
+            high_water: Vec::new(),
+            past: vec![(Seq(5), Hash([5; 32])), (Seq(7), Hash([7; 32]))],
+        };
+        let yes = [Head::EMPTY, head(5, 5), head(7, 7), head(9, 9), head(10, 1)];
+        assert!(yes.into_iter().all(|trusted| matches!(continues(&manifest, trusted), Continues::Yes)));
+        let no = [head(5, 7), head(7, 5), head(9, 8)];
+        assert!(no.into_iter().all(|trusted| matches!(continues(&manifest, trusted), Continues::No)));
+        let unknown = [head(4, 5), head(6, 5), head(8, 9)];
+        assert!(unknown.into_iter().all(|trusted| matches!(continues(&manifest, trusted), Continues::Unknown)));
+    }
+
+    #[test]
+    fn the_newest_head_that_was_seen_is_trusted() {
+        let head = |seq, hash| Head { seq: Seq(seq), hash: Hash([hash; 32]) };
+        assert_eq!(newest_trusted(head(3, 3), head(2, 2)), head(3, 3));
+        assert_eq!(newest_trusted(head(2, 2), head(3, 3)), head(3, 3));
+        assert_eq!(newest_trusted(head(3, 1), head(3, 2)), head(3, 2));
+    }
+}

@@ -5,9 +5,10 @@ use hushfs::crypto::Roots;
 use hushfs::format::{Floor, Manifest, ObjectName, Prefix, object_hash};
 use hushfs::meta::log::{Halt, Waiting};
 use hushfs::meta::mounting::MountError;
-use hushfs::store::MemoryStore;
+use hushfs::store::{Fault, MemoryStore, StoreErrorKind};
 use hushfs::vfs::OpenError;
 
+use crate::data::copy_folder;
 use crate::rig::{Rig, chain, eventually, noise};
 use crate::{creates, new_machine, restore};
 
@@ -72,6 +73,52 @@ fn t8_a_store_of_any_earlier_age_is_noticed_and_waited_out() {
     assert_eq!(new_machine(&mut rig).read("file").expect("read"), noise(10, 3_000));
 }
 
+/// A machine whose copy of the tree is lost makes it anew from its copies of records, without the store: from those of
+/// its own history.
+#[test]
+fn t8_copies_of_another_history_on_this_machine_are_not_taken() {
+    let (mut rig, _) = aged(3);
+    let first = rig.machine.clone();
+    let offline = Fault::Fail(StoreErrorKind::Unreachable);
+    lose_tree(&rig);
+    rig.break_store(offline.clone());
+    let files = rig.try_mount_by_words().unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(files.read("file").expect("read"), noise(2, 3_000));
+    rig.kill();
+    rig.faults.clear();
+    // Another device, which is shown the past, goes on from there as the first did.
+    new_machine(&mut rig);
+    let second = rig.machine.clone();
+    rig.close();
+    let common = rig.memory.fork();
+    let mut histories = Vec::new();
+    for (machine, seed) in [(&first, 21), (&second, 31)] {
+        restore(&rig, &common);
+        rig.become_new_machine(machine);
+        let files = rig.try_mount_by_words().unwrap_or_else(|error| panic!("{}", chain(&error)));
+        for seed in [seed, seed + 1] {
+            files.save("file", &noise(seed, 3_000)).expect("saved");
+            rig.flush();
+        }
+        rig.close();
+        histories.push(rig.memory.fork());
+    }
+    let others = rig.state_dir().join("kept");
+    rig.become_new_machine(&first);
+    copy_folder(&others, &rig.state_dir().join("kept"));
+    lose_tree(&rig);
+    restore(&rig, &histories[0]);
+    rig.break_store(offline);
+    match rig.try_mount_by_words() {
+        Err(OpenError::Mount(MountError::NotRebuilt(_))) => {}
+        Err(error) => panic!("{}", chain(&error)),
+        Ok(_) => panic!("it shows another history"),
+    }
+    rig.faults.clear();
+    let files = rig.try_mount_by_words().unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(files.read("file").expect("read"), noise(22, 3_000));
+}
+
 /// Such a mount notes nothing of what it saw but its copy of the tree, and that is enough.
 #[test]
 fn t8_what_only_a_read_only_mount_has_seen_cannot_be_unseen() {
@@ -87,6 +134,12 @@ fn t8_what_only_a_read_only_mount_has_seen_cannot_be_unseen() {
     assert_eq!(files.read("file").expect("read"), noise(9, 3_000));
     rig.close();
     rig.adjust = |_| {};
+    // It is at the newest head that it knows of, so it need not ask.
+    rig.break_store(Fault::Fail(StoreErrorKind::Unreachable));
+    let files = rig.try_mount_by_words().unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(files.read("file").expect("read"), noise(9, 3_000));
+    rig.kill();
+    rig.faults.clear();
     restore(&rig, &ages[1]);
     let error = refusal(&mut rig);
     assert!(is_stale(&error), "{error}");
@@ -158,10 +211,14 @@ fn t8_two_devices_that_were_led_apart_are_never_led_together_again() {
     assert_eq!(creates(&rig, before), [], "uploaded after the fork was seen");
 }
 
-fn lose_replica(rig: &Rig) {
+fn lose_tree(rig: &Rig) {
     for file in ["replica.db", "replica.db-wal", "replica.db-shm"] {
         let _ = std::fs::remove_file(rig.state_dir().join(file));
     }
+}
+
+fn lose_replica(rig: &Rig) {
+    lose_tree(rig);
     let _ = std::fs::remove_dir_all(rig.state_dir().join("kept"));
 }
 
