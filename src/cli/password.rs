@@ -75,14 +75,14 @@ pub fn identities(file: &Path) -> Outcome<Vec<PrivateHalf>> {
 impl PasswordArgs {
     /// The password that exists. Asks only if nothing else says it.
     pub fn existing(&self) -> Outcome<Password> {
-        self.of_variable(VARIABLE, "Password: ")
+        self.of_variable(VARIABLE, "Password: ", AskOn::Input)
     }
 
     /// The same of something that has another variable.
-    pub fn of_variable(&self, variable: &str, prompt: &str) -> Outcome<Password> {
+    pub fn of_variable(&self, variable: &str, prompt: &str, place: AskOn) -> Outcome<Password> {
         match self.without_asking(variable)? {
             Some(password) => Ok(password),
-            None => ask(prompt, &format!("--password-file, --password-command or {variable}")),
+            None => ask_on(place, prompt, &format!("--password-file, --password-command or {variable}")),
         }
     }
 
@@ -141,7 +141,24 @@ pub fn ask_twice(prompt: &str, instead: &str) -> Outcome<Password> {
 
 /// `instead` is what a program that has no terminal can use.
 pub fn ask(prompt: &str, instead: &str) -> Outcome<Password> {
-    if !std::io::stdin().is_terminal() {
+    ask_on(AskOn::Input, prompt, instead)
+}
+
+/// Whether there is somebody to ask.
+#[derive(Clone, Copy, Debug)]
+pub enum AskOn {
+    /// If standard input is a terminal.
+    Input,
+    /// If the process has one, whatever standard input is.
+    Terminal,
+}
+
+fn ask_on(place: AskOn, prompt: &str, instead: &str) -> Outcome<Password> {
+    let has_terminal = match place {
+        AskOn::Input => std::io::stdin().is_terminal(),
+        AskOn::Terminal => std::fs::File::open("/dev/tty").is_ok(),
+    };
+    if !has_terminal {
         let what = prompt.trim_end_matches([':', ' ']).to_lowercase();
         return Err(Failure::usage(format!("no terminal to ask on for the {what}; use {instead}")));
     }

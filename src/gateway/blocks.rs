@@ -1,16 +1,18 @@
 //! Blocks of links' packs: from memory, or from the store, neighbours in one request.
 //!
-//! Invariants: ciphertext only, bounded in bytes; one request to the store for a block however many wait for it.
+//! Invariants: ciphertext only, bounded in bytes, what is on its way included; one request to the store for a block
+//! however many wait for it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::bounded::Bounded;
-use super::flight::Flights;
-use super::limits::RUN_BLOCKS;
+use super::flight::{Flight, Flights};
+use super::limits::{READS_MAX, RUN_BLOCKS};
 use super::metrics::Metrics;
 use crate::base::{BLOCK_LEN, ByteRange, LinkId};
 use crate::format::ObjectName;
@@ -21,12 +23,14 @@ pub type Pack = (LinkId, u64);
 type Block = (LinkId, u64, u64);
 /// Neighbours, each with its number; None when there is no such pack.
 type Run = Option<Arc<Vec<(u64, Bytes)>>>;
+type Fetch = Flight<Result<Run, StoreError>>;
 
 pub struct Blocks {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     kept: Arc<Mutex<Bounded<Block, Bytes>>>,
     flights: Flights<Block, Result<Run, StoreError>>,
+    reads: Arc<Semaphore>,
     sizes: Mutex<LruCache<Pack, u64>>,
     size_flights: Flights<Pack, Result<Option<u64>, StoreError>>,
 }
@@ -38,7 +42,8 @@ impl Blocks {
     pub fn new(store: Arc<dyn Store>, bytes_max: u64, metrics: Arc<Metrics>) -> Self {
         let kept = Arc::new(Mutex::new(Bounded::new(bytes_max)));
         let sizes = Mutex::new(LruCache::new(SIZES_MAX));
-        Self { store, metrics, kept, flights: Flights::new(), sizes, size_flights: Flights::new() }
+        let reads = Arc::new(Semaphore::new(READS_MAX));
+        Self { store, metrics, kept, flights: Flights::new(), reads, sizes, size_flights: Flights::new() }
     }
 
     /// Of the object; None when there is none.
@@ -65,6 +70,26 @@ impl Blocks {
             self.metrics.cache_hits.add(1);
             return Ok(Some(bytes));
         }
+        self.metrics.cache_misses.add(1);
+        let flight = match self.flights.get(&key(block)) {
+            Some(flight) => Some(flight),
+            // Waits in the request itself: who goes away before its turn causes nothing.
+            None => match self.reads.clone().acquire_owned().await {
+                Ok(permit) => self.fetch(pack, block, until, permit),
+                Err(_) => None,
+            },
+        };
+        let Some(flight) = flight else { return Ok(None) };
+        let Some(blocks) = flight.await.unwrap_or(Ok(None))? else {
+            self.sizes.lock().pop(&pack);
+            return Ok(None);
+        };
+        let found = blocks.iter().find(|(number, _)| *number == block);
+        Ok(Some(found.map(|(_, bytes)| bytes.clone()).unwrap_or_default()))
+    }
+
+    fn fetch(&self, pack: Pack, block: u64, until: u64, permit: OwnedSemaphorePermit) -> Option<Fetch> {
+        let key = move |block| (pack.0, pack.1, block);
         let end = until.min(block + RUN_BLOCKS).max(block + 1);
         let is_here = |next: &u64| self.kept.lock().contains(&key(*next)) || self.flights.get(&key(*next)).is_some();
         let run: Vec<Block> =
@@ -72,6 +97,7 @@ impl Blocks {
         let len = run.len() as u64;
         let (store, kept, metrics) = (self.store.clone(), self.kept.clone(), self.metrics.clone());
         let fetch = move || async move {
+            let _permit = permit;
             // It may have come in while this was prepared.
             if let Some(bytes) = kept.lock().get(&key(block)).cloned() {
                 return Ok(Some(Arc::new(vec![(block, bytes)])));
@@ -85,14 +111,7 @@ impl Blocks {
             }
             Ok(blocks)
         };
-        self.metrics.cache_misses.add(1);
-        let Some(flight) = self.flights.start(&run, fetch) else { return Ok(None) };
-        let Some(blocks) = flight.await.unwrap_or(Ok(None))? else {
-            self.sizes.lock().pop(&pack);
-            return Ok(None);
-        };
-        let found = blocks.iter().find(|(number, _)| *number == block);
-        Ok(Some(found.map(|(_, bytes)| bytes.clone()).unwrap_or_default()))
+        self.flights.start(&run, fetch)
     }
 
     pub fn kept_bytes(&self) -> u64 {
@@ -159,6 +178,18 @@ mod tests {
         let before = gets(&faults);
         blocks.get(PACK, 0, 1).await.unwrap();
         assert_eq!(gets(&faults), before + 1, "the first had to go");
+    }
+
+    /// However many ask a store that does not answer, and go away.
+    #[tokio::test]
+    async fn reads_on_their_way_are_bounded_and_who_went_away_in_line_causes_none() {
+        let (blocks, faults) = rig(100);
+        faults.add(Rule::on(Op::Get, Fault::Hang));
+        for round in 0..3 {
+            let all = futures::future::join_all((0..200).map(|pack| blocks.get((PACK.0, pack), round, round + 1)));
+            tokio::time::timeout(std::time::Duration::from_millis(50), all).await.expect_err("it hangs");
+            assert_eq!(gets(&faults), READS_MAX, "in round {round}");
+        }
     }
 
     #[tokio::test]

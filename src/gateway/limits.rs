@@ -53,5 +53,7 @@ impl Default for Limits {
 
 /// How many neighbours one request to the store may take.
 pub const RUN_BLOCKS: u64 = 4;
+/// Requests to the store at a time for blocks, each with such a run twice at most; and for records, with two of them.
+pub const READS_MAX: usize = 32;
 /// Visitors and links whose budgets are remembered, and links whose state is.
 pub const REMEMBERED: usize = 1 << 16;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::bounded::Bounded;
 use super::flight::Flights;
+use super::limits::READS_MAX;
 use crate::base::{Clock, LinkId, MIB};
 use crate::format::link::{SignedRecord, Status};
 use crate::format::{ObjectName, Prefix};
@@ -34,6 +36,7 @@ pub struct Links {
     fresh_for: Duration,
     known: Arc<Mutex<Bounded<LinkId, Known>>>,
     flights: Flights<LinkId, Result<Newest, StoreError>>,
+    looks: Arc<Semaphore>,
 }
 
 struct Known {
@@ -51,7 +54,7 @@ const RECORDS_MAX: usize = 16;
 impl Links {
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, fresh_for: Duration) -> Self {
         let known = Arc::new(Mutex::new(Bounded::new(KNOWN_BYTES_MAX)));
-        Self { store, clock, fresh_for, known, flights: Flights::new() }
+        Self { store, clock, fresh_for, known, flights: Flights::new(), looks: Arc::new(Semaphore::new(READS_MAX)) }
     }
 
     pub async fn state(&self, link: LinkId) -> Result<LinkState, StoreError> {
@@ -85,8 +88,13 @@ impl Links {
         if known.as_ref().is_some_and(|record| record.is_tombstone()) {
             return Ok(known);
         }
+        if let Some(flight) = self.flights.get(&link) {
+            return flight.await.unwrap_or(Ok(None));
+        }
+        let Ok(permit) = self.looks.clone().acquire_owned().await else { return Ok(None) };
         let (store, remembered, fresh_for) = (self.store.clone(), self.known.clone(), self.fresh_for);
         let look = || async move {
+            let _permit = permit;
             let newest = match known {
                 Some(record) if is_still_newest(&*store, &record).await? => Some(record),
                 _ => find_newest(&*store, link).await?,
@@ -103,7 +111,7 @@ impl Links {
     }
 }
 
-/// Numbers are dense, and what is newer takes the older away. This spares a listing, which a link of many packs makes
+/// What is newer has the next number that was free, and takes the older away. This spares a listing, which a link of many packs makes
 /// long.
 async fn is_still_newest(store: &dyn Store, record: &SignedRecord) -> Result<bool, StoreError> {
     let Some(next) = record.number().checked_add(1) else { return Ok(true) };

@@ -181,7 +181,7 @@ impl Pending {
     pub fn freeze(&self) -> Result<Option<Cut>, MetaError> {
         self.counters.reserve()?;
         let mut queue = self.queue.lock();
-        if self.view.stats().active_rows == 0 {
+        if self.view.is_still() {
             return Ok(None);
         }
         self.end_generation(&mut queue)
@@ -208,7 +208,7 @@ impl Pending {
         let facts: Vec<_> = sealed.filter(|intent| matches!(intent, Intent::Fact { .. })).collect();
         queue.forget_queued();
         let replayed = std::mem::take(&mut queue.replayed);
-        if self.view.stats().active_rows == 0 {
+        if self.view.is_still() {
             replayed.into_iter().for_each(|(incarnation, through)| self.journal.release(incarnation, through));
             return Ok(None);
         }

@@ -19,7 +19,7 @@ use super::rows::{RowChanges, Rows};
 use crate::base::{ChunkNo, InodeId, KeyNo, Name, Timestamp};
 use crate::format::FormatError;
 use crate::format::intent::{AttrChange, Intent};
-use crate::format::link::{LinkRow, LinkState};
+use crate::format::link::LinkRow;
 use crate::format::rows::{ChunkRow, InodeRow, KeyBytes, RowKey, XATTR_LEN_MAX, XattrName, validate};
 
 /// The precondition that failed.
@@ -196,9 +196,10 @@ impl Work<'_> {
         let there = self.rows.get(&encoded)?;
         match (key, there) {
             (RowKey::Device(_), _) | (_, None) => {}
-            // What was taken back stays so, whatever a device that lags behind says of it.
-            (RowKey::Link(_), Some(there)) if is_revoked(&there) && !is_revoked(value) => return Ok(()),
-            (RowKey::Link(_), _) => {}
+            (RowKey::Link(_), Some(there)) => {
+                self.put(key, LinkRow::merge(value, &there)?);
+                return Ok(());
+            }
             // A number says one thing for good: what cites it must not come to mean something else.
             (_, Some(there)) if there != value && !is_same_content(key, &there, value)? => {
                 return Err(ResolveError::OtherFact(key.clone()));
@@ -224,11 +225,6 @@ fn is_same_content(key: &RowKey, there: &[u8], value: &[u8]) -> Result<bool, Res
     let RowKey::Chunk(_) = key else { return Ok(false) };
     let (there, value) = (ChunkRow::decode(there)?, ChunkRow::decode(value)?);
     Ok((there.id, there.len) == (value.id, value.len))
-}
-
-/// Of a link's row.
-fn is_revoked(row: &[u8]) -> bool {
-    LinkRow::decode(row).is_ok_and(|row| row.state == LinkState::Revoked)
 }
 
 #[cfg(test)]

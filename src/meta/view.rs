@@ -20,6 +20,8 @@ use super::rows::{RowChanges, Rows};
 use super::spill::{Span, Spill};
 use crate::base::{ChunkId, ChunkNo};
 use crate::crypto::Key;
+use crate::format::RowChange;
+use crate::format::link::LinkRow;
 use crate::format::rows::{ChunkRow, InodeRow, KeyBytes, RowKey};
 
 const HELD_GENERATIONS_MAX: usize = 2;
@@ -49,6 +51,8 @@ pub struct View {
 
 struct Layers {
     active: Layer,
+    /// Regular files whose rows of their own are among them.
+    active_files: u64,
     /// By how much the active rows change what lies below them.
     active_usage: Usage,
     /// Oldest first, without gaps in their numbers; those that were spilled come before those in memory.
@@ -80,8 +84,8 @@ pub struct ViewStats {
 impl View {
     /// `overlay` is a file for what memory should not hold; what it held before is thrown away.
     pub fn new(replica: Arc<Replica>, overlay: &Path, key: &Key) -> Result<Self, MetaError> {
-        let (active, active_usage) = Default::default();
-        let layers = Layers { active, active_usage, frozen: VecDeque::new(), next: GenerationNo(1) };
+        let (active, active_files, active_usage) = Default::default();
+        let layers = Layers { active, active_files, active_usage, frozen: VecDeque::new(), next: GenerationNo(1) };
         Ok(Self {
             replica,
             layers: RwLock::new(layers),
@@ -108,7 +112,18 @@ impl View {
         let grown = self.growth(&changes);
         let mut layers = self.layers.write();
         layers.active_usage += grown;
-        layers.active.extend(changes);
+        for (key, value) in changes {
+            let is_inode = key.first() == Some(&b'I');
+            let is_now = is_inode && is_file(value.as_deref());
+            let was = is_inode && is_file(layers.active.get(&key).and_then(Option::as_deref));
+            layers.active_files = layers.active_files + u64::from(is_now) - u64::from(was);
+            layers.active.insert(key, value);
+        }
+    }
+
+    /// Whether a freeze would find nothing.
+    pub fn is_still(&self) -> bool {
+        self.layers.read().active.is_empty()
     }
 
     /// What all files together take, with what is pending.
@@ -144,8 +159,8 @@ impl View {
             layers.next = GenerationNo(no.0 + 1);
             let rows = std::mem::take(&mut layers.active);
             let usage = std::mem::take(&mut layers.active_usage);
-            let (len, files) = (rows.len(), files_in(&rows));
-            layers.frozen.push_back(Generation { no, rows: len, files, usage, held: Some(Arc::new(rows)) });
+            let files = std::mem::take(&mut layers.active_files);
+            layers.frozen.push_back(Generation { no, rows: rows.len(), files, usage, held: Some(Arc::new(rows)) });
             no
         };
         if let Err(error) = self.spill_oldest() {
@@ -184,6 +199,9 @@ impl View {
         let mut prepared = self.replica.prepare(record)?;
         // Not before: a freeze waits for it, and all changes for the freeze.
         let _moves = self.moves.lock();
+        if committed.is_none() {
+            self.merge_links(record.rows)?;
+        }
         let spilled = {
             let mut layers = self.layers.write();
             prepared.publish()?;
@@ -195,6 +213,36 @@ impl View {
         if let Err(error) = self.empty_spill(spilled) {
             // The record is in the replica, and nobody reads a spilled generation that is dropped.
             tracing::warn!(%error, "rows that are committed stay in the overlay's file");
+        }
+        Ok(())
+    }
+
+    /// What is pending of links that another device's record is about says from now on what both say: it comes after
+    /// that record in the log. With `moves` locked, and while nothing is applied.
+    fn merge_links(&self, theirs: &[RowChange]) -> Result<(), MetaError> {
+        for (key, there) in theirs.iter().filter(|(key, _)| key.first() == Some(&b'L')) {
+            let Some(there) = there else { continue };
+            let mut layers = self.layers.write();
+            let Layers { active, frozen, .. } = &mut *layers;
+            if let Some(Some(said)) = active.get_mut(key) {
+                *said = LinkRow::merge(said, there)?;
+            }
+            for Generation { no, held, .. } in frozen {
+                match held {
+                    Some(rows) if rows.contains_key(key) => {
+                        if let Some(Some(said)) = Arc::make_mut(rows).get_mut(key) {
+                            *said = LinkRow::merge(said, there)?;
+                        }
+                    }
+                    Some(_) => {}
+                    None => {
+                        let span = Span { first: *no, last: *no };
+                        if let Some(Some(said)) = self.spill.get(key, span)? {
+                            self.spill.put(*no, [(key, &Some(LinkRow::merge(&said, there)?))].into_iter())?;
+                        }
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -212,6 +260,7 @@ impl View {
         let spilled = {
             let mut layers = self.layers.write();
             layers.active.clear();
+            layers.active_files = 0;
             layers.active_usage = Usage::default();
             let newest = layers.frozen.back().map(|generation| generation.no);
             newest.and_then(|no| self.drop_generations(&mut layers, no))
@@ -247,7 +296,7 @@ impl View {
             active_rows: layers.active.len(),
             frozen_generations: layers.frozen.len(),
             frozen_rows: layers.frozen.iter().map(|generation| generation.rows).sum(),
-            files: layers.frozen.iter().map(|generation| generation.files).sum::<u64>() + files_in(&layers.active),
+            files: layers.frozen.iter().map(|generation| generation.files).sum::<u64>() + layers.active_files,
             spilled_generations: layers.frozen.iter().filter(|generation| generation.held.is_none()).count(),
             cached_rows: self.cache.lock().len(),
         }
@@ -388,13 +437,9 @@ fn prefix(id: &ChunkId) -> [u8; 8] {
     [a, b, c, d, e, f, g, h]
 }
 
-/// Regular files that have an inode row here.
-fn files_in(rows: &Layer) -> u64 {
-    let is_file = |(key, value): (&KeyBytes, &Option<Vec<u8>>)| {
-        let Some(value) = value else { return false };
-        matches!(RowKey::decode(key), Ok(RowKey::Inode(_))) && InodeRow::decode(value).is_ok_and(|row| row.is_file())
-    };
-    rows.iter().filter(|row| is_file(*row)).count() as u64
+/// Of an inode's row.
+fn is_file(value: Option<&[u8]>) -> bool {
+    value.is_some_and(|value| InodeRow::decode(value).is_ok_and(|row| row.is_file()))
 }
 
 #[cfg(test)]

@@ -51,8 +51,9 @@ pub(super) struct CopyParts<'a> {
     pub keys: &'a LinkKeys,
     /// Packs that are there, and may be referred to.
     pub packs: BTreeSet<u64>,
-    /// The number of the next one.
-    pub next: u64,
+    /// The last number that is not free any more, and those after it that are taken.
+    pub last: u64,
+    pub taken: BTreeSet<u64>,
     pub known: Known,
     /// What was published before.
     pub previous: Option<Previous<'a>>,
@@ -79,7 +80,7 @@ pub(super) fn copy(
     report: Report<'_>,
 ) -> Result<Copied, ShareError> {
     let progress = totals(&Source { vfs: parts.vfs, runtime: parts.runtime, stop: parts.stop }, title, attr, report)?;
-    let CopyParts { vfs, runtime, stop, entropy, store, id, keys, packs, next, known, previous } = parts;
+    let CopyParts { vfs, runtime, stop, entropy, store, id, keys, packs, last, taken, known, previous } = parts;
     let packer = Packer::new(PackerParts {
         store: store.clone(),
         runtime: runtime.clone(),
@@ -87,7 +88,8 @@ pub(super) fn copy(
         root: keys.content_root(),
         footer_key: keys.footer_key(),
         entropy,
-        next,
+        last,
+        taken,
         stop: stop.clone(),
     });
     let (index_bytes, index, used, seen) = Default::default();
@@ -115,13 +117,17 @@ pub(super) fn copy(
     let header = Header {
         title: title.clone(),
         published,
-        kind: if attr.mode & mode::TYPE == mode::DIR { RootKind::Directory } else { RootKind::File },
+        kind: root_kind(&attr),
         files: progress.files,
         bytes: progress.bytes,
         index,
     };
     let made = packer.made.keys().copied().collect();
     Ok(Copied { header, known, used, made, left_out, sent_bytes: progress.sent_bytes })
+}
+
+pub(super) fn root_kind(attr: &Attr) -> RootKind {
+    if attr.mode & mode::TYPE == mode::DIR { RootKind::Directory } else { RootKind::File }
 }
 
 /// How much there is to do: the names and sizes alone.

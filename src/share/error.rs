@@ -28,10 +28,6 @@ pub enum ShareError {
     Busy,
     #[error("other devices publish the same link again and again; try again later")]
     Conflict,
-    #[error(
-        "somebody put objects under the name of this link, and there are no numbers left; take it back, and make another"
-    )]
-    Planted,
     #[error("interrupted; the same command goes on where this one stopped")]
     Interrupted,
     #[error("a file of the volume could not be read: {0}")]

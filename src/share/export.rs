@@ -46,7 +46,8 @@ pub(super) fn export(
         id,
         keys,
         packs: BTreeSet::new(),
-        next: 1,
+        last: 0,
+        taken: BTreeSet::new(),
         known: Known::default(),
         previous: None,
     };

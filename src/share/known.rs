@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 
-use crate::base::{ByteRange, ChunkId, LinkId};
+use crate::base::{ByteRange, ChunkId, LinkId, Timestamp};
 use crate::crypto::Key;
 use crate::format::ObjectName;
 use crate::format::link::{ChunkRef, LINK_TRAILER_LEN, decode_link_footer, decode_link_trailer};
@@ -26,6 +26,8 @@ pub(super) struct Known {
     /// How many of them the newest version names.
     used: BTreeMap<u64, u64>,
     chunks: HashMap<ChunkId, ChunkRef>,
+    /// The newest version, and when it was last begun to compare all that is shared with it.
+    walked: Option<(u64, Timestamp)>,
 }
 
 impl Known {
@@ -74,6 +76,15 @@ impl Known {
     /// How many bytes of each pack the version names that was published now.
     pub fn note_use(&mut self, used: &BTreeMap<u64, u64>) {
         self.used.clone_from(used);
+    }
+
+    pub fn note_walk(&mut self, version: u64, begun: Timestamp) {
+        self.walked = Some((version, begun));
+    }
+
+    /// When all that is shared was last found to be as that version says.
+    pub fn walked(&self, version: u64) -> Option<Timestamp> {
+        self.walked.filter(|(of, _)| *of == version).map(|(_, begun)| begun)
     }
 
     /// Packs that the next version should not name.

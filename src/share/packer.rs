@@ -1,6 +1,6 @@
 //! Puts sealed chunks into packs and uploads them, two at a time while the next is being filled.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,14 +32,18 @@ pub(super) struct PackerParts {
     pub root: Key,
     pub footer_key: Key,
     pub entropy: Arc<dyn Entropy>,
-    /// The number of the next pack.
-    pub next: u64,
+    /// The last number that is not free any more,
+    pub last: u64,
+    /// and those after it that somebody has taken.
+    pub taken: BTreeSet<u64>,
     pub stop: Stop,
 }
 
 /// At most 16 MiB being filled and two packs on their way.
 pub(super) struct Packer {
     parts: PackerParts,
+    /// The number of the pack that is being filled.
+    number: u64,
     bytes: Vec<u8>,
     chunks: Vec<ChunkRef>,
     uploads: VecDeque<JoinHandle<Result<Stored, StoreError>>>,
@@ -51,7 +55,8 @@ pub(super) struct Packer {
 impl Packer {
     pub fn new(parts: PackerParts) -> Self {
         let (bytes, chunks, uploads, made) = Default::default();
-        Self { parts, bytes, chunks, uploads, made, sent_bytes: 0 }
+        let number = free_after(parts.last, &parts.taken);
+        Self { parts, number, bytes, chunks, uploads, made, sent_bytes: 0 }
     }
 
     /// Seals the chunk. May wait for an upload.
@@ -60,8 +65,8 @@ impl Packer {
         if full && !self.chunks.is_empty() {
             self.close()?;
         }
-        let PackerParts { link, root, entropy, next, .. } = &self.parts;
-        let place = (*next, self.bytes.len() as u32);
+        let PackerParts { link, root, entropy, .. } = &self.parts;
+        let place = (self.number, self.bytes.len() as u32);
         let (sealed, chunk) = seal_link_chunk(*link, root, plain, place, entropy.as_ref());
         self.bytes.extend_from_slice(&sealed);
         self.chunks.push(chunk.clone());
@@ -78,15 +83,16 @@ impl Packer {
 
     fn close(&mut self) -> Result<(), ShareError> {
         self.wait_until(UPLOADS - 1)?;
-        let PackerParts { store, runtime, link, footer_key, entropy, next, .. } = &mut self.parts;
+        let PackerParts { store, runtime, link, footer_key, entropy, taken, .. } = &self.parts;
+        let number = self.number;
+        self.number = free_after(number, taken);
         let (chunks, mut bytes) = (std::mem::take(&mut self.chunks), std::mem::take(&mut self.bytes));
-        let footer = link_footer(&chunks, bytes.len() as u64, *link, *next, footer_key, entropy.as_ref());
-        self.made.insert(*next, bytes.len() as u64);
+        let footer = link_footer(&chunks, bytes.len() as u64, *link, number, footer_key, entropy.as_ref());
+        self.made.insert(number, bytes.len() as u64);
         bytes.extend_from_slice(&footer);
         self.sent_bytes += bytes.len() as u64;
-        let (store, name, bytes) = (store.clone(), ObjectName::SharePack(*link, *next), Bytes::from(bytes));
+        let (store, name, bytes) = (store.clone(), ObjectName::SharePack(*link, number), Bytes::from(bytes));
         self.uploads.push_back(runtime.spawn(async move { upload(store.as_ref(), &name, bytes).await }));
-        *next += 1;
         Ok(())
     }
 
@@ -109,6 +115,15 @@ impl Drop for Packer {
     fn drop(&mut self) {
         self.uploads.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// What somebody planted under the names of a link is passed over, and costs no more than that.
+pub(super) fn free_after(last: u64, taken: &BTreeSet<u64>) -> u64 {
+    let mut number = last.saturating_add(1);
+    while taken.contains(&number) && number < u64::MAX {
+        number += 1;
+    }
+    number
 }
 
 /// Again while the store is only away for a while.

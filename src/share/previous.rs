@@ -12,8 +12,8 @@ use super::get::{GetError, Index, LinkSource};
 pub(super) struct Previous<'a> {
     source: &'a dyn LinkSource,
     index: Index,
-    /// When it was begun to read what it has.
-    published: Timestamp,
+    /// When it was last begun to look whether all is as it says.
+    looked: Timestamp,
     /// Of the entry that was read last, and the entries it is in.
     path: Vec<Name>,
     numbers: Vec<u64>,
@@ -22,9 +22,9 @@ pub(super) struct Previous<'a> {
 }
 
 impl<'a> Previous<'a> {
-    pub fn new(source: &'a dyn LinkSource, index: Index, published: Timestamp) -> Self {
+    pub fn new(source: &'a dyn LinkSource, index: Index, looked: Timestamp) -> Self {
         let (path, numbers, entry, chunks) = Default::default();
-        Self { source, index, published, path, numbers, entry, chunks }
+        Self { source, index, looked, path, numbers, entry, chunks }
     }
 
     /// The chunks of the file at `path`, if it has not changed. Paths are asked for in the order of the index.
@@ -43,7 +43,7 @@ impl<'a> Previous<'a> {
         // Programs set a modification time back after they wrote; the time of the inode's change they cannot set.
         let same = entry.is_some_and(|entry| {
             let has_size = matches!(entry.kind, EntryKind::File { size, .. } if size == attr.size);
-            has_size && entry.mtime == attr.mtime && attr.ctime < self.published
+            has_size && entry.mtime == attr.mtime && attr.ctime < self.looked
         });
         Ok(same.then(|| std::mem::take(&mut self.chunks)))
     }

@@ -8,19 +8,17 @@ use bytes::Bytes;
 
 use crate::base::LinkId;
 use crate::format::ObjectName;
-use crate::format::link::{Header, LinkKeys, LinkRow, LinkState, SignedRecord};
+use crate::format::link::{Contents, Header, LinkKeys, LinkRow, LinkState, SignedRecord};
 use crate::store::Stored;
 
 use super::busy::AtWork;
-use super::copy::{Copied, CopyParts, Report, copy};
+use super::copy::{Copied, CopyParts, Report, copy, root_kind};
 use super::get::{BucketSource, GetError, Index, LinkSource};
-use super::packer::upload;
+use super::packer::{free_after, upload};
 use super::previous::Previous;
 use super::sharing::Sharing;
 use super::{ShareError, revoke};
 
-/// Nobody publishes as often.
-const NUMBERS_MAX: u64 = 1 << 62;
 /// How often another device may have been faster, before it is an error.
 const TRIES: usize = 5;
 
@@ -59,7 +57,6 @@ pub(super) fn publish(
 fn publish_once(sharing: &Sharing, id: LinkId, work: &AtWork<'_>, report: Report<'_>) -> Result<Published, ShareError> {
     let row = sharing.row(id)?;
     let Some(keys) = row.state.keys() else { return Err(ShareError::Revoked) };
-    let (ino, attr) = sharing.shared_inode(&row)?;
     let there = work.stop().wait(&sharing.runtime, There::look(sharing, id))??;
     if there.is_revoked {
         revoke::finish(sharing, id)?;
@@ -67,11 +64,20 @@ fn publish_once(sharing: &Sharing, id: LinkId, work: &AtWork<'_>, report: Report
     }
     let source = BucketSource::new(sharing.store.clone());
     let previous = there.newest.as_ref().map(|record| previous(record, keys)).transpose()?;
+    let (ino, attr) = sharing.shared_inode(&row)?;
+    if previous.as_ref().is_some_and(|old| old.header.kind != root_kind(&attr)) {
+        return Err(ShareError::SourceGone);
+    }
     let mut known = sharing.take_known(id);
     // Packs that are to be written anew are as if they were not there.
     let packs: BTreeSet<u64> = there.packs.difference(&known.to_rewrite()).copied().collect();
     known.keep_only(&packs);
     // Without these a link whose index did not change would read all footers to learn it.
+    let begun = sharing.clock.now();
+    let newest = there.newest.as_ref().map_or(0, SignedRecord::number);
+    let looked = |old: &Contents| known.walked(newest).map_or(old.header.published, |at| at.max(old.header.published));
+    let looked = previous.as_ref().map(looked);
+    let last = previous.iter().flat_map(|old| &old.header.index).map(|chunk| chunk.pack).max().unwrap_or(0);
     let index = previous.iter().flat_map(|old| &old.header.index).filter(|chunk| packs.contains(&chunk.pack));
     index.for_each(|chunk| known.add(chunk.clone()));
     let parts = CopyParts {
@@ -83,15 +89,15 @@ fn publish_once(sharing: &Sharing, id: LinkId, work: &AtWork<'_>, report: Report
         id,
         keys,
         packs,
-        next: there.next_pack()?,
+        // The index was made last.
+        last,
+        taken: there.packs.clone(),
         known,
-        previous: previous.as_ref().map(|old| Previous::new(&source, Index::new(id, old), old.header.published)),
+        previous: previous.as_ref().zip(looked).map(|(old, at)| Previous::new(&source, Index::new(id, old), at)),
     };
-    let Copied { header, mut known, used, made, left_out, sent_bytes } =
-        copy(parts, &row.title, attr, sharing.clock.now(), report)?;
+    let Copied { header, mut known, used, made, left_out, sent_bytes } = copy(parts, &row.title, attr, begun, report)?;
     known.note_use(&used);
     let used: BTreeSet<u64> = used.into_keys().collect();
-    let newest = there.newest.as_ref().map_or(0, SignedRecord::number);
     let unchanged =
         previous.as_ref().is_some_and(|old| Header { published: header.published, ..old.header.clone() } == header)
             && there.newest.as_ref().and_then(SignedRecord::expiry) == row.expiry;
@@ -100,6 +106,7 @@ fn publish_once(sharing: &Sharing, id: LinkId, work: &AtWork<'_>, report: Report
         false => put_record(sharing, id, work, &row, &there, &header, &used)?,
     };
     let is_wasteful = row.live && !known.to_rewrite().is_empty();
+    known.note_walk(number, begun);
     if row.live {
         sharing.keep_known(id, known);
     }
@@ -114,7 +121,7 @@ fn publish_once(sharing: &Sharing, id: LinkId, work: &AtWork<'_>, report: Report
 
 /// What is in the store of a link.
 pub(super) struct There {
-    pub records: Vec<u64>,
+    pub records: BTreeSet<u64>,
     pub packs: BTreeSet<u64>,
     /// The newest record that is the owner's.
     pub newest: Option<SignedRecord>,
@@ -132,21 +139,18 @@ impl There {
             Err(GetError::Store(error)) => return Err(error.into()),
             Err(error) => return Err(ShareError::Previous(error)),
         };
-        Ok(Self { records, packs: packs.into_iter().collect(), newest, is_revoked })
+        Ok(Self { records: records.into_iter().collect(), packs: packs.into_iter().collect(), newest, is_revoked })
     }
 
-    fn next_pack(&self) -> Result<u64, ShareError> {
-        let last = self.packs.last().copied().unwrap_or(0);
-        if last < NUMBERS_MAX { Ok(last + 1) } else { Err(ShareError::Planted) }
-    }
-
-    pub fn next_record(&self) -> u64 {
-        self.records.last().copied().unwrap_or(0) + 1
+    /// After the newest that was the owner's.
+    pub fn next_record(&self, noted: u64) -> u64 {
+        let newest = self.newest.as_ref().map_or(0, SignedRecord::number);
+        free_after(newest.max(noted), &self.records)
     }
 }
 
 /// The header and content root of what is published now. The kept root makes a password unnecessary.
-fn previous(record: &SignedRecord, keys: &LinkKeys) -> Result<crate::format::link::Contents, ShareError> {
+fn previous(record: &SignedRecord, keys: &LinkKeys) -> Result<Contents, ShareError> {
     Ok(record.clone().open(&keys.secret)?.contents_with(keys)?)
 }
 
@@ -161,7 +165,7 @@ fn put_record(
     header: &Header,
     used: &BTreeSet<u64>,
 ) -> Result<u64, ShareError> {
-    let number = there.next_record().max(row.newest + 1);
+    let number = there.next_record(row.newest);
     let keys = row.state.keys().ok_or(ShareError::Revoked)?;
     let record = keys.seal(number, row.expiry, header, sharing.entropy.as_ref())?;
     let name = ObjectName::Share(id, number);
@@ -186,8 +190,9 @@ fn note(
     header: &Header,
 ) -> Result<(), ShareError> {
     let mut row = sharing.row(id)?;
-    let is_noted = matches!(row.state, LinkState::Published(_)) && row.inode == ino && row.newest == number;
-    if is_noted && (row.files, row.bytes) == (header.files, header.bytes) {
+    let is_as_noted = (row.inode, row.newest, row.files, row.bytes) == (ino, number, header.files, header.bytes);
+    // Another device may have noted a newer one.
+    if matches!(row.state, LinkState::Published(_)) && (is_as_noted || row.newest > number) {
         return Ok(());
     }
     row.state = match row.state {

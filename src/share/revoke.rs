@@ -26,7 +26,7 @@ pub(super) fn revoke(sharing: &Sharing, id: LinkId) -> Result<(), ShareError> {
         if there.is_revoked {
             return finish(sharing, id);
         }
-        let number = there.next_record().max(row.newest + 1);
+        let number = there.next_record(row.newest);
         let name = ObjectName::Share(id, number);
         match sharing.block_on(upload(sharing.store.as_ref(), &name, Bytes::from(tombstone(&signer, number))))? {
             Stored::Ours => return finish(sharing, id),

@@ -218,8 +218,8 @@ impl Sharing {
         if due.is_empty() {
             return;
         }
-        let newest = match self.block_on(super::get::listed(self.store.as_ref(), link)) {
-            Ok((records, _)) => records.last().copied(),
+        let newest = match self.block_on(There::look(self, link)) {
+            Ok(there) => there.newest.map(|record| record.number()),
             // The next publication finds it again.
             Err(error) => return tracing::warn!("what is out of use of link {link} is left for now: {error}"),
         };
@@ -326,19 +326,19 @@ impl Sharing {
         self.runtime.block_on(work)
     }
 
-    /// What the row shares, as it is now. What was replaced, by renaming for instance, is found by its path again.
+    /// What the row shares, as it is now. A file that a program replaced, as most do to save, is found by its path
+    /// again. A folder is not: nobody said that what appears in another one is to be handed out.
     pub(super) fn shared_inode(&self, row: &LinkRow) -> Result<(InodeId, Attr), ShareError> {
         match self.vfs().getattr(row.inode) {
             Ok(attr) if attr.nlink > 0 => return Ok((row.inode, attr)),
             Ok(_) | Err(VfsError::NotFound | VfsError::Stale) => {}
             Err(error) => return Err(error.into()),
         }
-        let attr = self.find(&row.path)?.ok_or(ShareError::SourceGone)?;
-        Ok((attr.ino, attr))
+        let found = self.find(&row.path)?.filter(|attr| attr.mode & mode::TYPE == mode::FILE);
+        found.map(|attr| (attr.ino, attr)).ok_or(ShareError::SourceGone)
     }
 
-    /// Its source was deleted: what appears at the same path later is something else, and nobody said that it is to be
-    /// handed out.
+    /// Its source was deleted, and what appears at the same path later is something else.
     pub(super) fn end_following(&self, id: LinkId) -> Result<(), ShareError> {
         let Some(_work) = self.busy.enter(id) else { return Ok(()) };
         let row = self.row(id)?;

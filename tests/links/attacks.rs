@@ -1,5 +1,7 @@
 //! What holders of a link and stores may try: T15, and changed, swapped, cut, replayed and planted objects.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -156,6 +158,43 @@ fn t15_a_planted_pack_does_not_come_into_a_record() {
     let fetcher = owner.fetcher();
     fetcher.get(&shared.url).unwrap();
     assert_eq!(fetcher.read("f/a"), b"two");
+}
+
+/// Under whatever numbers: they cost the owner none of theirs, and go with the next version.
+#[test]
+fn t15_planted_objects_neither_end_a_link_nor_keep_it_from_being_taken_back() {
+    let owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/a", b"one").unwrap();
+    let request = || hushfs::share::Request { live: true, ..crate::owner::request("f") };
+    let shared = owner.sharing.create(request(), &mut |_| true).unwrap();
+    let quiet = std::time::Duration::from_millis(50);
+    let options = hushfs::share::FollowOptions { quiet, longest: quiet, retry: quiet };
+    let follower = hushfs::share::Follower::start(owner.sharing.clone(), options).unwrap();
+    let planted = [2, 3, 5, 1 << 62, (1 << 62) + 1, u64::MAX - 1, u64::MAX];
+    let plant = || {
+        for number in planted {
+            owner.memory.plant(ObjectName::Share(shared.id, number), Bytes::from_static(b"junk"));
+            owner.memory.plant(ObjectName::SharePack(shared.id, number), Bytes::from_static(b"junk"));
+        }
+    };
+    plant();
+    owner.files.write("f/a", b"two").unwrap();
+    crate::rig::eventually("published", || {
+        let fetcher = owner.fetcher();
+        fetcher.get(&shared.url).is_ok() && fetcher.read("f/a") == b"two"
+    });
+    assert_eq!(owner.newest(shared.id).unwrap().number(), 4);
+    crate::rig::eventually("what was planted goes", || {
+        let (records, packs) = owner.objects(shared.id);
+        records == [4] && !packs.iter().any(|pack| planted.contains(pack))
+    });
+    drop(follower);
+    plant();
+    owner.sharing.revoke(shared.id).unwrap();
+    let (records, packs) = owner.objects(shared.id);
+    assert!(records.len() == 1 && packs.is_empty(), "{records:?} {packs:?}");
+    assert!(matches!(owner.fetcher().get(&shared.url), Err(GetError::Gone(Gone::Revoked))));
 }
 
 #[test]
@@ -337,6 +376,73 @@ fn what_somebody_else_put_into_an_unfinished_fetch_does_not_come_out_of_it() {
     assert_eq!(names(&fetcher.path("f")), ["a", "sparse"]);
     assert_eq!(std::fs::read(fetcher.path("f/a")).unwrap(), b"content");
     assert!(std::fs::read(fetcher.path("f/sparse")).unwrap() == vec![0; 3 << 20]);
+}
+
+fn mode_of(path: &std::path::Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// A colleague may have moved something of this user's own into the place.
+#[test]
+fn what_is_gone_on_with_is_as_if_it_were_made_anew() {
+    let owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    owner.files.mkdir("f/sub").unwrap();
+    owner.files.write("f/sub/a", b"content").unwrap();
+    owner.files.write("f/sub/b", b"content").unwrap();
+    owner.files.symlink("sub/a", "f/link").unwrap();
+    let shared = owner.share("f");
+    let fetcher = owner.fetcher();
+    let part = fetcher.path(&format!(".hushfs-{}-1.part", shared.id));
+    let sub = part.join("sub");
+    std::fs::create_dir_all(&sub).unwrap();
+    for (name, mode) in [("a", 0o4777), ("b", 0o666)] {
+        std::fs::write(sub.join(name), b"content").unwrap();
+        std::fs::set_permissions(sub.join(name), Permissions::from_mode(mode)).unwrap();
+    }
+    std::fs::set_permissions(&sub, Permissions::from_mode(0o777)).unwrap();
+    let open_elsewhere = std::fs::OpenOptions::new().write(true).open(sub.join("b")).unwrap();
+    std::os::unix::fs::symlink("/etc", part.join("link")).unwrap();
+    match fetcher.get(&shared.url) {
+        Err(GetError::Foreign(found)) => assert_eq!(found, part.join("link")),
+        outcome => panic!("{outcome:?}"),
+    }
+    std::fs::remove_file(part.join("link")).unwrap();
+    std::os::unix::fs::symlink("sub/a", part.join("link")).unwrap();
+    fetcher.get(&shared.url).unwrap();
+    assert_eq!(std::fs::read_link(fetcher.path("f/link")).unwrap(), PathBuf::from("sub/a"));
+    let fresh = owner.fetcher();
+    fresh.get(&shared.url).unwrap();
+    for below in ["f", "f/sub", "f/sub/a", "f/sub/b"] {
+        assert_eq!(mode_of(&fetcher.path(below)), mode_of(&fresh.path(below)), "{below}");
+    }
+    std::os::unix::fs::FileExt::write_all_at(&open_elsewhere, b"CONTENT", 0).unwrap();
+    assert_eq!(fetcher.read("f/sub/b"), b"content");
+}
+
+/// What looks like an older version's is taken away only where nobody can have put something else there.
+#[test]
+fn a_folder_that_somebody_gave_the_name_of_an_older_version_stays() {
+    let owner = Owner::new();
+    owner.files.write("a", b"content").unwrap();
+    let shared = owner.share("a");
+    let left_in = |mode: u32, uid: u32| {
+        let fetcher = owner.fetcher();
+        std::fs::set_permissions(fetcher.path(""), Permissions::from_mode(mode)).unwrap();
+        let older = fetcher.path(&format!(".hushfs-{}-7.part", shared.id));
+        std::fs::create_dir(&older).unwrap();
+        std::fs::write(older.join("thesis"), b"of ten years").unwrap();
+        std::os::unix::fs::chown(&older, Some(uid), None).expect("tests run as root");
+        fetcher.get(&shared.url).unwrap();
+        assert_eq!(fetcher.read("a"), b"content");
+        older.join("thesis").exists()
+    };
+    let own = rustix::process::geteuid().as_raw();
+    assert!(!left_in(0o755, own));
+    assert!(!left_in(0o1777, own));
+    assert!(left_in(0o777, own));
+    assert!(left_in(0o775, own));
+    assert!(left_in(0o1777, 65534));
 }
 
 fn plain(owner: &Owner, id: hushfs::base::LinkId, root: &Key, chunk: &ChunkRef) -> Vec<u8> {

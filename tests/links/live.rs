@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hushfs::format::ObjectName;
 use hushfs::share::get::{GetError, Gone};
 use hushfs::share::{FollowOptions, Follower, LinkState, Request, Shared};
 use hushfs::store::{Fault, Op, Rule};
@@ -144,6 +145,83 @@ fn a_file_that_is_replaced_by_renaming_is_followed_by_its_path() {
     });
 }
 
+/// Nobody looked in between: for what is no file of the same kind any more it makes no difference.
+#[test]
+fn what_takes_the_place_of_what_is_followed_is_not_handed_out() {
+    type Deed = fn(&Owner);
+    let replaced: [(&str, Deed); 4] = [
+        ("folder", |owner| {
+            owner.files.remove("folder/a").unwrap();
+            owner.files.remove_dir("folder").unwrap();
+            owner.files.mkdir("folder").unwrap();
+            owner.files.write("folder/a", b"for nobody").unwrap();
+        }),
+        ("folder", |owner| {
+            owner.files.remove("folder/a").unwrap();
+            owner.files.remove_dir("folder").unwrap();
+            owner.files.write("folder", b"for nobody").unwrap();
+        }),
+        ("file", |owner| {
+            owner.files.remove("file").unwrap();
+            owner.files.symlink("secret", "file").unwrap();
+        }),
+        ("file", |owner| {
+            owner.files.remove("file").unwrap();
+            owner.files.mkdir("file").unwrap();
+            owner.files.write("file/a", b"for nobody").unwrap();
+        }),
+    ];
+    for (path, replace) in replaced {
+        let owner = Owner::new();
+        owner.files.write("secret", b"for nobody").unwrap();
+        owner.files.mkdir("folder").unwrap();
+        owner.files.write("folder/a", b"for everybody").unwrap();
+        owner.files.write("file", b"for everybody").unwrap();
+        let shared = live(&owner, path);
+        replace(&owner);
+        let _follower = Follower::start(owner.sharing.clone(), options()).unwrap();
+        eventually("its end is noted", || !owner.sharing.show(shared.id).unwrap().0.live);
+        let fetcher = owner.fetcher();
+        fetcher.get(&shared.url).unwrap();
+        let found = if path == "file" { "file" } else { "folder/a" };
+        assert_eq!(fetcher.read(found), b"for everybody");
+        assert_eq!(version(&owner), 1);
+    }
+}
+
+/// Its inode has changed since the link was published, and nothing that is in the link.
+#[test]
+fn a_file_whose_permissions_changed_is_read_once_and_not_again_with_every_change() {
+    let owner = Owner::with(|options| options.cache_bytes_max = 1 << 20);
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/large", &noise(1, 12 << 20)).unwrap();
+    owner.files.write("elsewhere", b"").unwrap();
+    let shared = live(&owner, "f");
+    owner.files.set("f/large", &SetAttr { mode: Some(0o600), ..SetAttr::default() }).unwrap();
+    owner.rig.flush();
+    let is_read = |request: &(Op, Option<ObjectName>)| matches!(request, (Op::Get, Some(ObjectName::Pack(_))));
+    let reads = || owner.rig.faults.requests().iter().filter(|request| is_read(request)).count();
+    let looks = || owner.faults.requests().iter().filter(|(op, _)| *op == Op::List).count();
+    let _follower = Follower::start(owner.sharing.clone(), options()).unwrap();
+    let settled = || {
+        let mut seen = (0, 0);
+        while std::mem::replace(&mut seen, (reads(), looks())) != seen {
+            std::thread::sleep(Duration::from_millis(800));
+        }
+    };
+    eventually("it was read", || reads() > 0);
+    settled();
+    let before = reads();
+    for _ in 0..3 {
+        let before = looks();
+        owner.files.append("elsewhere", b".").unwrap();
+        eventually("somebody looked", || looks() > before);
+        settled();
+    }
+    assert_eq!(reads(), before);
+    assert_eq!(owner.newest(shared.id).unwrap().number(), 1);
+}
+
 #[test]
 fn what_appears_where_a_followed_folder_was_deleted_is_not_handed_out() {
     let owner = Owner::new();
@@ -211,4 +289,44 @@ fn nothing_is_published_after_a_live_link_was_taken_back() {
     assert!(records.len() == 1 && packs.is_empty(), "{records:?} {packs:?}");
     assert!(matches!(owner.fetcher().get(&shared.url), Err(GetError::Gone(Gone::Revoked))));
     assert_eq!(owner.sharing.list().unwrap()[0].state, LinkState::Revoked);
+}
+
+/// Both note in the link's row what they published, and one of them takes it back in the end.
+#[test]
+fn two_devices_follow_a_link_and_neither_stops_the_other() {
+    let owner = Owner::new();
+    owner.files.mkdir("f").unwrap();
+    owner.files.write("f/a", b"a").unwrap();
+    owner.files.write("f/b", b"b").unwrap();
+    owner.files.write("here", b"").unwrap();
+    owner.files.write("there", b"").unwrap();
+    let shared = live(&owner, "f");
+    owner.rig.flush();
+    let (two, theirs) = owner.rig.beside("two");
+    let sharing = owner.sharing_of(&two);
+    let _followers =
+        [&owner.sharing, &sharing].map(|sharing| Follower::start(sharing.clone(), options()).expect("a follower"));
+    let settle = || {
+        owner.files.append("here", b".").unwrap();
+        owner.rig.flush();
+        theirs.append("there", b".").unwrap();
+        two.flush(&mut |_| true).expect("flushed");
+    };
+    for round in 0..4u8 {
+        let (ours, other) = ([b'a', round], [round, b'b']);
+        owner.files.write("f/a", &ours).unwrap();
+        theirs.write("f/b", &other).unwrap();
+        eventually("both changes are published", || {
+            settle();
+            let fetcher = owner.fetcher();
+            fetcher.get(&shared.url).is_ok() && fetcher.read("f/a") == ours && fetcher.read("f/b") == other
+        });
+    }
+    sharing.revoke(shared.id).unwrap();
+    owner.files.write("f/a", b"after").unwrap();
+    eventually("both know that it was taken back", || {
+        settle();
+        [&owner.sharing, &sharing].iter().all(|sharing| sharing.list().unwrap()[0].state == LinkState::Revoked)
+    });
+    assert!(matches!(owner.fetcher().get(&shared.url), Err(GetError::Gone(Gone::Revoked))));
 }

@@ -1,6 +1,7 @@
 //! The program itself: a mounted drive, the commands, and a bucket.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
@@ -309,6 +310,21 @@ fn a_page_is_exported_and_nothing_is_published() {
     let at = path(&drive.mount_point()).to_owned();
     let listed = succeed(&drive.run(&["share", "ls", &at, "--json"]));
     assert_eq!(listed.matches("\"id\"").count(), 1, "an exported page is a link of the volume: {listed}");
+
+    // What an export that was killed left goes; what somebody may have given its name to stays.
+    let part = outside.path().join(".again.html.part");
+    let left = |mode: u32, mode_around: u32| {
+        fs::create_dir_all(part.join("share/something")).expect("folders");
+        fs::set_permissions(&part, Permissions::from_mode(mode)).expect("permissions");
+        fs::set_permissions(outside.path(), Permissions::from_mode(mode_around)).expect("permissions");
+        let output = export(path(&small), &page("again.html"), &[]);
+        fs::set_permissions(outside.path(), Permissions::from_mode(0o700)).expect("permissions");
+        (code(&output), part.join("share/something").exists())
+    };
+    assert_eq!(left(0o755, 0o700), (Some(1), true));
+    assert_eq!(left(0o700, 0o777), (Some(1), true));
+    assert_eq!(left(0o700, 0o1777), (Some(0), false));
+    assert!(!part.exists());
 
     // What is there stays, and what is wrong leaves nothing.
     let before = names(outside.path());

@@ -12,6 +12,7 @@ use hushfs::format::{ObjectName, Prefix};
 use hushfs::share::get::{BucketSource, Fetched, GetError, GetOptions, GetProgress, LinkSource, Place, get, open};
 use hushfs::share::{Request, ShareError, Shared, Sharing, SharingParts};
 use hushfs::store::{FaultStore, Faults, MemoryStore, Store};
+use hushfs::vfs::{Volume, VolumeOptions};
 
 use crate::rig::{Files, Rig};
 
@@ -28,20 +29,30 @@ pub struct Owner {
 
 impl Owner {
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(adjust: fn(&mut VolumeOptions)) -> Self {
         let mut rig = Rig::new();
+        rig.adjust = adjust;
         let files = rig.mount();
         let memory = rig.memory.clone();
         let (store, faults) = FaultStore::new(Arc::new(memory.clone()));
         let store: Arc<dyn Store> = Arc::new(store);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let sharing = Arc::new(sharing(&rig, &store, &runtime));
+        let sharing = Arc::new(sharing(rig.volume(), &store, &runtime));
         Self { sharing, files, memory, faults, store, runtime, rig }
     }
 
     /// As after a restart: what was known in memory is gone.
     pub fn restart(&mut self) {
-        self.sharing = Arc::new(sharing(&self.rig, &self.store, &self.runtime));
+        self.sharing = self.sharing_of(self.rig.volume());
+    }
+
+    /// The links of the volume where it is mounted on another device.
+    pub fn sharing_of(&self, volume: &Volume) -> Arc<Sharing> {
+        Arc::new(sharing(volume, &self.store, &self.runtime))
     }
 
     pub fn share(&self, path: &str) -> Shared {
@@ -85,9 +96,9 @@ impl Owner {
     }
 }
 
-fn sharing(rig: &Rig, store: &Arc<dyn Store>, runtime: &tokio::runtime::Runtime) -> Sharing {
+fn sharing(volume: &Volume, store: &Arc<dyn Store>, runtime: &tokio::runtime::Runtime) -> Sharing {
     Sharing::new(SharingParts {
-        drive: rig.volume().drive().clone(),
+        drive: volume.drive().clone(),
         store: store.clone(),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),

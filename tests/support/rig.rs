@@ -334,6 +334,13 @@ impl Files {
         Ok(())
     }
 
+    pub fn symlink(&self, target: &str, path: &str) -> VfsResult<()> {
+        let (parent, last) = self.split(path)?;
+        let made = timed(|| self.drive().symlink(CALLER, parent, &last, target.as_bytes()))?;
+        self.drive().forget(made.ino, 1);
+        Ok(())
+    }
+
     /// A whole new content, made if it is missing. Not synced.
     pub fn write(&self, path: &str, bytes: &[u8]) -> VfsResult<()> {
         let (ino, handle) = self.open(path)?;

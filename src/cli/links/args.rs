@@ -177,8 +177,8 @@ pub struct ExportArgs {
 /// From where, and by what a link is opened.
 #[derive(Debug, Args)]
 pub struct FromArgs {
-    /// The link, all of it, quoted, as shells have other uses for '#'; '-' reads it from standard input, which keeps it
-    /// from other users of this machine
+    /// The link, all of it, quoted, as shells have other uses for '#'; '-' reads it from standard input, or
+    /// asks for it on a terminal, which keeps it from other users of this machine
     #[arg(value_name = "LINK")]
     pub link: String,
     /// Fetch from the bucket itself instead of the link's gateway

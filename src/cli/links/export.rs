@@ -2,8 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::cli::drive;
 use crate::cli::exit::{Code, Failure, OrExit, Outcome};
 use crate::format::link::{LinkUrl, LinkUrlError, Status};
 use crate::gateway::{BoxError, BoxSource, Ciphertext, Exported, INSIDE_MAX, export_page};
-use crate::share::get::{BucketSource, Gone, LinkSource};
+use crate::share::get::{BucketSource, Gone, LinkSource, keeps_names};
 use crate::store::Store;
 
 const WITH_KEY: &str = "The key is in it: whoever has the file, and its password if it has one, can read it.";
@@ -194,7 +195,7 @@ impl Drop for NewFile {
 /// Where the ciphertext is made, on the disk that it is for. Nobody else's: locked while it is used, and gone after.
 struct Folder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -203,33 +204,50 @@ impl Folder {
         let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let path = page.with_file_name(format!(".{name}.part"));
         let failed = |error| Failure::from(error).context(path.display().to_string());
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
-            _ => {}
-        }
+        let in_the_way = || {
+            let what = format!("{} is in the way: there is something of somebody else's in it", path.display());
+            Failure::new(Code::Other, what)
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let lock = File::from(open(&path, flags, Mode::empty()).map_err(|error| failed(error.into()))?);
+        let opened = |path: &Path| open(path, flags, Mode::empty()).map_err(|error| failed(error.into()));
+        let is_new = match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(failed(error)),
+        };
+        let lock = File::from(opened(&path)?);
+        let meta = lock.metadata().map_err(failed)?;
+        let is_own = meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        if !is_own || !is_new && !keeps_names(&opened(parent)?) {
+            return Err(in_the_way());
+        }
         if flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
             return Err(Failure::new(Code::Busy, format!("another process is writing {}", page.display())));
         }
         for entry in fs::read_dir(&path).map_err(failed)? {
             if entry.map_err(failed)?.file_name() != "share" {
-                let what = format!("{} is in the way: there is something of somebody else's in it", path.display());
-                return Err(Failure::new(Code::Other, what));
+                return Err(in_the_way());
             }
         }
         // Of one that was killed: without its key nobody can go on with it.
-        let old = path.join("share");
-        if old.exists() {
-            fs::remove_dir_all(&old).map_err(failed)?;
+        let folder = Self { path, lock };
+        folder.empty().map_err(|error| Failure::from(error).context(folder.path.display().to_string()))?;
+        Ok(folder)
+    }
+
+    /// Of what lies in the folder that is held, whatever has its name by now.
+    fn empty(&self) -> std::io::Result<()> {
+        match fs::remove_dir_all(format!("/proc/self/fd/{}/share", self.lock.as_raw_fd())) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
-        Ok(Self { path, _lock: lock })
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
+        if let Err(error) = self.empty().and_then(|()| fs::remove_dir(&self.path)) {
             eprintln!("hushfs: {} could not be removed: {error}", self.path.display());
         }
     }

@@ -1,5 +1,6 @@
 //! `hushfs get` and `hushfs import`.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::base::{ByteSize, Clock, Printable, SystemClock};
 use crate::cli::commands::{Interrupted, block_on, interruptions, say};
 use crate::cli::drive;
 use crate::cli::exit::{Code, Failure, OrExit, Outcome};
-use crate::cli::password::{Password, PasswordArgs, identities};
+use crate::cli::password::{AskOn, Password, PasswordArgs, identities};
 use crate::cli::status::counted;
 use crate::format::link::{LinkError, LinkUrl, Outer};
 use crate::share::get::{
@@ -46,9 +47,7 @@ pub fn import(args: &ImportArgs) -> Outcome {
 fn run(from: &FromArgs, output: Option<&Path>) -> Outcome {
     let link = LinkUrl::parse(&given(&from.link)?).or_exit(Code::Usage)?;
     let identities = from.identity.as_deref().map(identities).transpose()?.unwrap_or_default();
-    let interrupted = interruptions()?;
-    let stopped = || interrupted();
-    let work = async {
+    block_on(async {
         let source = source(from, &link)?;
         let outer = open(source.as_ref(), &link, &identities, SystemClock.now()).await;
         let outer = outer.map_err(|error| match error {
@@ -62,28 +61,31 @@ fn run(from: &FromArgs, output: Option<&Path>) -> Outcome {
         let contents = outer.contents(password.as_ref().map(Password::as_bytes));
         let contents = contents.map_err(|error| get_failure(error.into()))?;
         let place = Place::choose(output, &contents.header.title).map_err(get_failure)?;
-        let bar = Bar::new(format!("fetching {}", Printable(contents.header.title.as_bytes())));
+        // Until here a signal simply ends it, also in the middle of a question: nothing is there yet to go on with.
+        let interrupted = interruptions()?;
         let number = outer.record().number();
         let options = GetOptions { source, link: link.id, number, contents: &contents, place: &place };
-        let mut told = Instant::now();
-        let fetched = fetch(options, &mut |progress| {
-            if told.elapsed() >= PROGRESS_INTERVAL {
-                told = Instant::now();
-                bar.show((progress.files, progress.files_total), (progress.bytes, progress.bytes_total), "verified");
-            }
-            !stopped()
-        })
-        .await;
-        bar.end();
-        report(&fetched.map_err(get_failure)?)
-    };
-    block_on(async {
         tokio::select! {
-            outcome = work => outcome,
+            fetched = fetch_with_bar(options, &interrupted) => report(&fetched.map_err(get_failure)?),
             // A store or gateway that does not answer keeps nobody. What is there by then is gone on with.
             () = until(&interrupted) => Err(get_failure(GetError::Interrupted)),
         }
     })
+}
+
+async fn fetch_with_bar(options: GetOptions<'_>, interrupted: &Interrupted) -> Result<Fetched, GetError> {
+    let bar = Bar::new(format!("fetching {}", Printable(options.contents.header.title.as_bytes())));
+    let mut told = Instant::now();
+    let fetched = fetch(options, &mut |progress| {
+        if told.elapsed() >= PROGRESS_INTERVAL {
+            told = Instant::now();
+            bar.show((progress.files, progress.files_total), (progress.bytes, progress.bytes_total), "verified");
+        }
+        !interrupted()
+    })
+    .await;
+    bar.end();
+    fetched
 }
 
 async fn until(interrupted: &Interrupted) {
@@ -92,10 +94,16 @@ async fn until(interrupted: &Interrupted) {
     }
 }
 
-/// Of `-` it is the first line of standard input: other users of the machine see a command's arguments.
+/// Other users of the machine see a command's arguments.
+const FROM_INPUT: &str = "-";
+
+/// Of `-` it is the first line of standard input, or asked for, unseen like a password, which it is.
 fn given(link: &str) -> Outcome<String> {
-    if link != "-" {
+    if link != FROM_INPUT {
         return Ok(link.to_owned());
+    }
+    if std::io::stdin().is_terminal() {
+        return Ok(rpassword::prompt_password("Link: ")?.trim().to_owned());
     }
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
@@ -120,7 +128,9 @@ fn password(from: &FromArgs, outer: &Outer) -> Outcome<Option<Password>> {
     }
     let args =
         PasswordArgs { password_file: from.password_file.clone(), password_command: from.password_command.clone() };
-    args.of_variable(PASSWORD_VARIABLE, "Password of the link: ").map(Some)
+    // Where the link came through standard input, that is no terminal, and there may be one all the same.
+    let place = if from.link == FROM_INPUT { AskOn::Terminal } else { AskOn::Input };
+    args.of_variable(PASSWORD_VARIABLE, "Password of the link: ", place).map(Some)
 }
 
 fn report(fetched: &Fetched) -> Outcome {

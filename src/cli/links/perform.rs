@@ -86,11 +86,7 @@ pub(super) fn share_failure(error: ShareError) -> Failure {
         ShareError::Busy | ShareError::Conflict => Code::Busy,
         ShareError::Interrupted => Code::Interrupted,
         ShareError::Store(_) => Code::StoreUnreachable,
-        ShareError::Planted
-        | ShareError::SourceGone
-        | ShareError::Vfs(_)
-        | ShareError::Format(_)
-        | ShareError::Link(_) => Code::Other,
+        ShareError::SourceGone | ShareError::Vfs(_) | ShareError::Format(_) | ShareError::Link(_) => Code::Other,
         ShareError::Previous(_) => Code::Damaged,
     };
     // Each says all of its causes itself.

@@ -46,6 +46,24 @@ impl LinkState {
 }
 
 impl LinkRow {
+    /// What this row and the one that is there say together, as another device may have said either: what was taken
+    /// back stays so, what is not followed any more is not followed again, and the newest version counts.
+    fn merged(self, there: Self) -> Self {
+        let (newer, older) = if there.newest > self.newest { (there, self) } else { (self, there) };
+        let live = newer.live && older.live;
+        let state = match (newer.state, older.state) {
+            (LinkState::Revoked, _) | (_, LinkState::Revoked) => LinkState::Revoked,
+            (LinkState::Publishing(_), older @ LinkState::Published(_)) => older,
+            (newer, _) => newer,
+        };
+        Self { live: live && state != LinkState::Revoked, state, ..newer }
+    }
+
+    /// The same of rows' values.
+    pub fn merge(said: &[u8], there: &[u8]) -> Result<Vec<u8>, FormatError> {
+        Ok(Self::decode(said)?.merged(Self::decode(there)?).encode().to_vec())
+    }
+
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Writer::new();
         out.u8(match self.state {

@@ -2,6 +2,8 @@
 // The page's side of the service worker: what it may ask for, by a random address, and who gives the bytes.
 
 const PING_MS = 10000;
+// To fetch, compile and start a script over a slow network; and to answer for a page once it runs.
+const READY_MS = 60000;
 const CONTROL_MS = 5000;
 
 /** Token to { name, type, size, open(start, end) }, whose `open` gives { pull, close }. */
@@ -31,19 +33,24 @@ function withdraw(address) {
 
 async function register() {
   navigator.serviceWorker.onmessage = ({ data, ports }) => give(data, ports[0]);
-  const controlled = new Promise((done, failed) => {
+  const controlled = new Promise((done) => {
     navigator.serviceWorker.oncontrollerchange = done;
-    setTimeout(failed, CONTROL_MS, new Failure('no-service'));
   });
-  controlled.catch(() => {});
-  await navigator.serviceWorker.register(scriptUrl(`${home}sw.js`));
-  const { active } = await navigator.serviceWorker.ready;
+  const ready = navigator.serviceWorker.register(scriptUrl(`${home}sw.js`)).then(() => navigator.serviceWorker.ready);
+  const { active } = await within(ready, READY_MS);
   if (!navigator.serviceWorker.controller) {
     // After a reload by force a page has no worker, though one runs.
     active.postMessage('claim');
-    await controlled;
+    await within(controlled, CONTROL_MS);
   }
   setInterval(() => served.size > 0 && active.postMessage('ping'), PING_MS);
+}
+
+function within(work, ms) {
+  const late = new Promise((done, failed) => {
+    setTimeout(failed, ms, new Failure('no-service'));
+  });
+  return Promise.race([work, late]);
 }
 
 async function give({ token, range }, port) {

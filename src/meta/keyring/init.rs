@@ -83,20 +83,19 @@ pub async fn change_password(
     if matches!(secret, Secret::Identity(_)) && passwords >= PASSWORDS_TRIED_MAX {
         return Err(KeyringError::NoFreePassword);
     }
-    let added = put_slot_unless_rotating(store, volume, epoch, |place| {
+    let is_replaced = |slot: &Slot| match secret {
+        Secret::Password(_) => slot.place().number == opened.slot,
+        Secret::Recovery(_) => matches!(slot.info().kind, SlotKind::Password { .. }),
+        // Who has no password gets one.
+        Secret::Identity(_) => false,
+    };
+    let replaced: Vec<&Slot> = objects.slots.iter().filter(|slot| is_replaced(slot)).collect();
+    let added = put_slot_unless_rotating(store, volume, epoch, replaced.len(), |place| {
         Ok(Slot::seal_password(place, &root, password, kdf, "password", now, entropy)?)
     });
     let added = added.await?;
-    for slot in &objects.slots {
-        let replaced = match secret {
-            Secret::Password(_) => slot.place().number == opened.slot,
-            Secret::Recovery(_) => matches!(slot.info().kind, SlotKind::Password { .. }),
-            // Who has no password gets one.
-            Secret::Identity(_) => false,
-        };
-        if replaced {
-            store.delete(&slot_name(slot)).await?;
-        }
+    for slot in replaced {
+        store.delete(&slot_name(slot)).await?;
     }
     Ok(added)
 }
@@ -112,21 +111,23 @@ pub async fn add_recipient(
 ) -> Result<SlotNo, KeyringError> {
     let (epoch, root) = opened.roots.current();
     let seal = |place| Ok(Slot::seal_recipient(place, &root, public, label, now, entropy));
-    put_slot_unless_rotating(store, opened.roots.volume(), epoch, seal).await
+    put_slot_unless_rotating(store, opened.roots.volume(), epoch, 0, seal).await
 }
 
 /// As `put_slot`, of a volume that others may be rotating: what they took the slots of stays as it was, and this one
-/// would be deleted with the epoch.
+/// would be deleted with the epoch. `leaving` of those that are there go as soon as this one is.
 async fn put_slot_unless_rotating(
     store: &dyn Store,
     volume: VolumeId,
     epoch: Epoch,
+    leaving: usize,
     seal: impl Fn(SlotPlace) -> Result<Slot, KeyringError>,
 ) -> Result<SlotNo, KeyringError> {
     refuse_during_rotation(store, epoch).await?;
     // What nobody reads opens nothing, and the next rotation would leave it behind.
     let listed = store.list(Prefix::Slots).await?;
-    if listed.iter().filter(|name| matches!(name, ObjectName::Slot(of, _) if *of == epoch)).count() >= SLOTS_READ_MAX {
+    let there = listed.iter().filter(|name| matches!(name, ObjectName::Slot(of, _) if *of == epoch)).count();
+    if there >= SLOTS_READ_MAX + leaving {
         return Err(KeyringError::NoFreeSlot);
     }
     let number = put_slot(store, volume, epoch, seal).await?;

@@ -149,6 +149,12 @@ async fn a_slot_that_nobody_would_read_is_not_given_out() {
     let added = add_recipient(&rig.store, &opened, public, "friend", NOW, &SystemEntropy).await;
     assert!(matches!(added, Err(KeyringError::NoFreeSlot)), "{added:?}");
     assert_eq!(rig.store.names(), before);
+    // What takes the place of another needs none.
+    rig.change(&password("password"), "new").await.expect("changed");
+    rig.unlocked(&password("new")).await.expect("it is read");
+    rig.change(&Secret::Recovery(rig.words.duplicate()), "newer").await.expect("changed");
+    rig.unlocked(&password("newer")).await.expect("it is read");
+    assert_eq!(rig.slots(Epoch(0)).len(), 64);
 }
 
 impl Rig {

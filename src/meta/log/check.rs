@@ -51,9 +51,11 @@ impl Footprint {
                     footprint.removes_stored |= value.is_none();
                     footprint.others.insert(key.clone());
                 }
-                Ok(RowKey::Device(_) | RowKey::Link(_)) | Err(_) => {
+                Ok(RowKey::Device(_)) | Err(_) => {
                     footprint.others.insert(key.clone());
                 }
+                // Two rows of one link are merged.
+                Ok(RowKey::Link(_)) => {}
             }
         }
         footprint.moves = left.iter().any(|ino| came.contains(ino));

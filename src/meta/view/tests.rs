@@ -466,3 +466,65 @@ fn usage_counts_what_is_pending_and_not_twice_what_is_committed() {
     view.clear().unwrap();
     usage(2, 250);
 }
+
+/// In memory, in the file, and in what is no generation yet.
+#[test]
+fn what_another_device_said_of_a_link_is_in_what_is_pending_of_it() {
+    use crate::base::{LinkId, SystemEntropy};
+    use crate::format::link::{LinkKeys, LinkState};
+    let fixture = Fixture::new();
+    let view = &fixture.view;
+    let key = RowKey::Link(LinkId([1; 16])).encode();
+    let row = |state, live, newest| {
+        let (path, created) = (b"path".as_slice().into(), Timestamp::new(1, 0));
+        let title = Name::parse("title").unwrap();
+        LinkRow { state, inode: InodeId(5), path, title, live, created, expiry: None, newest, files: newest, bytes: 0 }
+    };
+    let first = row(LinkState::Published(LinkKeys::generate(None, &SystemEntropy)), true, 0).encode();
+    let published = |newest| LinkRow { newest, files: newest, ..LinkRow::decode(&first).unwrap() };
+    let mut frozen = Vec::new();
+    for newest in 1..=4 {
+        view.apply(vec![(key.clone(), Some(published(newest).encode().to_vec()))]);
+        frozen.push(view.freeze().unwrap());
+    }
+    view.apply(vec![(key.clone(), Some(published(5).encode().to_vec()))]);
+    assert_eq!(view.stats().spilled_generations, 2);
+    let said = |rows: RowChanges| LinkRow::decode(rows[0].1.as_deref().unwrap()).unwrap();
+    let pending = || {
+        let frozen = frozen.iter().map(|no| said(view.generation_rows(*no).unwrap()));
+        frozen.chain([said(view.active_rows())]).collect::<Vec<_>>()
+    };
+    // The newer version counts, whoever made it.
+    let theirs = vec![(key.clone(), Some(published(3).encode().to_vec()))];
+    fixture.commit(&theirs, None);
+    assert_eq!(
+        pending().iter().map(|row| (row.newest, row.files)).collect::<Vec<_>>(),
+        [3, 3, 3, 4, 5].map(|n| (n, n))
+    );
+    assert_eq!(LinkRow::decode(&view.get(&key).unwrap().unwrap()).unwrap(), published(5));
+    // And what was taken back stays so.
+    fixture.commit(&vec![(key.clone(), Some(row(LinkState::Revoked, false, 4).encode().to_vec()))], None);
+    assert!(pending().iter().all(|row| row.state == LinkState::Revoked && !row.live));
+    assert_eq!(pending().iter().map(|row| row.newest).collect::<Vec<_>>(), [4, 4, 4, 4, 5]);
+    // A record of this device's own is what was pending.
+    let own = view.generation_rows(frozen[0]).unwrap();
+    fixture.commit(&own, Some(frozen[0]));
+    assert_eq!(view.generations(), frozen[1..]);
+}
+
+#[test]
+fn files_that_are_pending_are_counted_as_they_change() {
+    let fixture = Fixture::new();
+    let view = &fixture.view;
+    let file = |ino: u64, len| (RowKey::Inode(InodeId(ino)).encode(), Some(file_of(len)));
+    view.apply(vec![file(5, 1), file(6, 1), file(5, 2)]);
+    assert_eq!(view.stats().files, 2);
+    view.apply(vec![(RowKey::Inode(InodeId(5)).encode(), None)]);
+    assert_eq!(view.stats().files, 1);
+    view.freeze().unwrap();
+    assert!(view.is_still());
+    view.apply(vec![file(6, 3)]);
+    assert_eq!((view.stats().files, view.is_still()), (2, false));
+    view.clear().unwrap();
+    assert_eq!(view.stats().files, 0);
+}

@@ -24,7 +24,7 @@ pub(super) use bucket::{listed, record};
 pub use error::{GetError, Gone};
 pub use gateway::GatewaySource;
 pub use index::Index;
-pub use place::Place;
+pub use place::{Place, keeps_names};
 pub use run::{Fetched, GetOptions, GetProgress, get, open};
 
 /// Where a link's objects are.

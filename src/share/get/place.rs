@@ -1,12 +1,15 @@
 //! Where a fetched link comes to stand, and under which name it is made until it is whole.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat, renameat_with, statat};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, openat, renameat, renameat_with, statat,
+};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::GetError;
 use crate::base::{LinkId, Name};
@@ -55,8 +58,12 @@ impl Place {
         self.folder.join(part)
     }
 
-    /// Takes away what is there of other versions of the link, which nobody can go on with.
+    /// Takes away what is there of other versions of the link, which nobody can go on with. Only where nobody can have
+    /// given that name to something else.
     pub(super) fn clear_others(&self, link: LinkId, part: &OsStr) {
+        if !keeps_names(&self.parent) {
+            return;
+        }
         let prefix = format!(".hushfs-{link}-");
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
@@ -67,6 +74,9 @@ impl Place {
             }
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let Ok(held) = openat(&self.parent, &name, flags, Mode::empty()) else { continue };
+            if !is_own(&held) {
+                continue;
+            }
             // Somebody is at it.
             if flock(&held, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
                 continue;
@@ -104,4 +114,16 @@ impl Place {
             Err(error) => Err(GetError::local(self.path())(error.into())),
         }
     }
+}
+
+/// Whether nobody else, but root, can rename in this folder what is this user's.
+pub fn keeps_names(folder: &impl AsFd) -> bool {
+    let Ok(stat) = fstat(folder) else { return false };
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    let is_ours = stat.st_uid == 0 || stat.st_uid == geteuid().as_raw();
+    is_ours && (mode.contains(Mode::SVTX) || !mode.intersects(Mode::WGRP | Mode::WOTH))
+}
+
+fn is_own(file: &impl AsFd) -> bool {
+    fstat(file).is_ok_and(|stat| stat.st_uid == geteuid().as_raw())
 }

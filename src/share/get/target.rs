@@ -2,7 +2,8 @@
 //! symlink; so whatever the names and symlinks of a link are, nothing is made outside.
 //!
 //! What is there of an earlier try is gone on with if it is this user's own, and held to the link like what is fetched:
-//! nothing else may lie between, no other name may lead to a file, and what is no chunk of the link is made zeros.
+//! nothing else may lie between, no other name may lead to a file, nobody else may write to it, and what is no chunk of
+//! the link is made zeros.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fallocate, flock,
-    fstat, futimens, mkdirat, openat, statat, symlinkat, utimensat,
+    AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, fallocate,
+    fchmod, flock, fstat, futimens, mkdirat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -25,6 +26,9 @@ use crate::base::{LinkId, Timestamp};
 use crate::crypto::chunk_id;
 use crate::format::link::{ChunkRef, Entry, EntryKind, PIECE_LEN};
 
+/// For others than the owner.
+const WRITABLE: Mode = Mode::WGRP.union(Mode::WOTH);
+const SPECIAL: Mode = Mode::SUID.union(Mode::SGID).union(Mode::SVTX);
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const FILE: OFlags =
     OFlags::RDWR.union(OFlags::CREATE).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -36,6 +40,7 @@ pub(super) struct Target<'a> {
     open: Vec<OpenDirectory>,
     /// Symlinks that lead out of what is shared.
     pub refused_symlinks: u64,
+    umask: Mode,
 }
 
 struct OpenDirectory {
@@ -45,12 +50,15 @@ struct OpenDirectory {
     mtime: Timestamp,
     /// An earlier try has made it.
     is_resumed: bool,
-    /// The inodes of what the link has in it.
-    made: HashSet<u64>,
+    /// What the link has in it.
+    made: HashSet<FileId>,
     /// And the names, if an earlier try has made it. Either may change by itself: vfat numbers inodes as it reads them,
     /// and drops a dot at the end of a name.
     names: HashSet<OsString>,
 }
+
+/// Device and inode.
+type FileId = (u64, u64);
 
 /// A file while its chunks come.
 pub(super) struct TargetFile {
@@ -65,7 +73,7 @@ impl<'a> Target<'a> {
     pub fn new(place: &'a Place, link: LinkId, number: u64) -> Self {
         let part = place.part(link, number);
         place.clear_others(link, &part);
-        Self { place, part, open: Vec::new(), refused_symlinks: 0 }
+        Self { place, part, open: Vec::new(), refused_symlinks: 0, umask: umask() }
     }
 
     /// What the entry says, or goes on with what is there of it. Of a file, where its chunks go.
@@ -89,8 +97,13 @@ impl<'a> Target<'a> {
                 if number == 0 {
                     lock(&dir, &path)?;
                 }
-                let inode = own_inode(&dir, is_resumed, &path)?;
-                self.note(inode, &name, &path)?;
+                let stat = own(&dir, is_resumed, &path)?;
+                let mode = Mode::from_raw_mode(stat.st_mode);
+                let excess = mode & self.umask & WRITABLE;
+                if is_resumed && !excess.is_empty() {
+                    fchmod(&dir, mode - excess).map_err(failed)?;
+                }
+                self.note(&stat, &name, &path)?;
                 self.open.push(OpenDirectory {
                     number,
                     dir,
@@ -104,7 +117,8 @@ impl<'a> Target<'a> {
             }
             EntryKind::File { size, executable, .. } => {
                 let mode = Mode::from_raw_mode(if *executable { 0o777 } else { 0o666 });
-                let (file, is_resumed) = match openat(parent, &name, FILE | OFlags::EXCL, mode) {
+                let create = || openat(parent, &name, FILE | OFlags::EXCL, mode);
+                let (mut file, mut is_resumed) = match create() {
                     Ok(file) => (file, false),
                     Err(Errno::EXIST) => (openat(parent, &name, FILE, mode).map_err(failed)?, true),
                     Err(error) => return Err(failed(error)),
@@ -112,8 +126,18 @@ impl<'a> Target<'a> {
                 if number == 0 {
                     lock(&file, &path)?;
                 }
-                let inode = own_inode(&file, is_resumed, &path)?;
-                self.note(inode, &name, &path)?;
+                let mut stat = own(&file, is_resumed, &path)?;
+                // Somebody else may have it open for writing, or it is set to run as its owner.
+                let excess = SPECIAL | self.umask & WRITABLE;
+                if is_resumed && Mode::from_raw_mode(stat.st_mode).intersects(excess) {
+                    unlinkat(parent, &name, AtFlags::empty()).map_err(failed)?;
+                    (file, is_resumed) = (create().map_err(failed)?, false);
+                    if number == 0 {
+                        lock(&file, &path)?;
+                    }
+                    stat = own(&file, is_resumed, &path)?;
+                }
+                self.note(&stat, &name, &path)?;
                 let file = TargetFile::new(file.into(), *size, path, entry.mtime, is_resumed)?;
                 Ok(Some(Arc::new(file)))
             }
@@ -124,12 +148,16 @@ impl<'a> Target<'a> {
                     return Ok(None);
                 }
                 match symlinkat(target.as_ref(), parent, &name) {
-                    Ok(()) => {}
-                    Err(Errno::EXIST) if is_symlink(parent, &name) => {}
+                    Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(failed(error)),
                 }
-                let inode = statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?.st_ino;
-                self.note(inode, &name, &path)?;
+                let stat = statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                let found = readlinkat(parent, &name, Vec::new());
+                self.note(&stat, &name, &path)?;
+                // What was there is as good if it leads to the same: nobody can change a symlink.
+                if !found.is_ok_and(|found| found.to_bytes() == target.as_ref()) {
+                    return Err(GetError::Foreign(path));
+                }
                 let Some(OpenDirectory { dir: parent, .. }) = self.open.last() else { return Ok(None) };
                 // Cosmetic: some filesystems keep no time for symlinks.
                 let _ = utimensat(parent, &name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW);
@@ -139,12 +167,12 @@ impl<'a> Target<'a> {
     }
 
     /// Where names differ only in what the filesystem does not tell apart (case, mostly), two of them are one file.
-    fn note(&mut self, inode: u64, name: &OsStr, path: &Path) -> Result<(), GetError> {
+    fn note(&mut self, stat: &Stat, name: &OsStr, path: &Path) -> Result<(), GetError> {
         let Some(open) = self.open.last_mut() else { return Ok(()) };
         if open.is_resumed {
             open.names.insert(name.to_owned());
         }
-        if open.made.insert(inode) { Ok(()) } else { Err(GetError::SameName(path.to_owned())) }
+        if open.made.insert(file_id(stat)) { Ok(()) } else { Err(GetError::SameName(path.to_owned())) }
     }
 
     fn leave(&mut self) -> Result<(), GetError> {
@@ -173,8 +201,8 @@ impl OpenDirectory {
             if name == "." || name == ".." || self.names.contains(name) {
                 continue;
             }
-            let inode = statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?.st_ino;
-            if !self.made.contains(&inode) {
+            let stat = statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            if !self.made.contains(&file_id(&stat)) {
                 return Err(GetError::Foreign(self.path.join(name)));
             }
         }
@@ -251,20 +279,27 @@ fn lock(file: &impl std::os::fd::AsFd, path: &std::path::Path) -> Result<(), Get
     }
 }
 
-/// The inode of what was opened. Of an earlier try it has to be this user's own, and nobody else may write to it.
-fn own_inode(file: &OwnedFd, is_resumed: bool, path: &Path) -> Result<u64, GetError> {
+/// Of what was opened. What an earlier try made is this user's own, and has one name.
+fn own(file: &OwnedFd, is_resumed: bool, path: &Path) -> Result<Stat, GetError> {
     let stat = fstat(file).map_err(|error| GetError::local(path)(error.into()))?;
     let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
     let is_own = stat.st_uid == rustix::process::geteuid().as_raw();
     if is_resumed && !(is_own && (is_directory || stat.st_nlink == 1)) {
         return Err(GetError::Foreign(path.to_owned()));
     }
-    Ok(stat.st_ino)
+    Ok(stat)
 }
 
-fn is_symlink(parent: &OwnedFd, name: &OsString) -> bool {
-    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink())
+fn file_id(stat: &Stat) -> FileId {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// What this process's new files are not. The system call that tells it would also set it.
+fn umask() -> Mode {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let bits = line.and_then(|bits| u32::from_str_radix(bits.trim(), 8).ok());
+    bits.map_or(WRITABLE, Mode::from_raw_mode)
 }
 
 fn times(mtime: Timestamp) -> Timestamps {
