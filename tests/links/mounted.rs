@@ -1,9 +1,11 @@
 //! The program itself: a mounted drive, the commands, and a bucket.
 
 use std::fs::{self, Permissions};
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use crate::compare::{same_by_rsync, same_times};
@@ -224,6 +226,85 @@ fn passwords_and_recipients_by_the_commands() {
     assert_eq!(code(&get(&drive, &link, &out, &[])), Some(3));
     succeed(&get(&drive, &link, &out, &["--identity", path(&identity)]));
     assert_eq!(fs::read(&out).expect("fetched"), b"content");
+    drive.umount();
+}
+
+/// A command line with a terminal of its own.
+struct OnTerminal {
+    script: Child,
+    shown: Receiver<String>,
+    text: String,
+}
+
+impl OnTerminal {
+    fn start(drive: &TestDrive, line: &str) -> Self {
+        let own = drive.command(&[]);
+        let hushfs = format!("hushfs() {{ '{}' \"$@\"; }}; {line}", own.get_program().to_str().expect("a path"));
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &hushfs, "/dev/null"]);
+        command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut script = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script runs");
+        let (mut out, (send, shown)) = (script.stdout.take().expect("piped"), channel());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(len @ 1..) = out.read(&mut bytes) {
+                let _ = send.send(String::from_utf8_lossy(&bytes[..len]).into_owned());
+            }
+        });
+        Self { script, shown, text: String::new() }
+    }
+
+    fn answer(&mut self, question: &str, answer: &str) {
+        while !self.text.contains(question) {
+            self.text += &self.shown.recv_timeout(Duration::from_secs(30)).expect(question);
+        }
+        // The question is there a moment before the terminal stops showing what is typed.
+        std::thread::sleep(Duration::from_millis(500));
+        self.script.stdin.as_mut().expect("piped").write_all(answer.as_bytes()).expect("typed");
+    }
+
+    /// The code, and what was on the screen.
+    fn end(mut self) -> (Option<i32>, String) {
+        let code = self.script.wait().expect("it ends").code();
+        self.text.extend(self.shown.iter());
+        (code, self.text)
+    }
+}
+
+#[test]
+fn who_has_a_terminal_is_asked_there() {
+    let mut drive = TestDrive::local();
+    mount(&mut drive);
+    let (file, outside) = (drive.mount_point().join("file"), scratch());
+    fs::write(&file, b"content").expect("a file");
+    let password = outside.path().join("password");
+    fs::write(&password, "correct horse\n").expect("a file");
+    let link = share(&drive, &file, &["--link-password-file", path(&password)]);
+    let to = |name: &str| outside.path().join(name);
+    let get = |from: &str, name: &str| format!("{from} --store '{}' -o '{}'", drive.url, path(&to(name)));
+
+    // The link comes by a pipe: the terminal is there all the same.
+    let mut terminal = OnTerminal::start(&drive, &get(&format!("printf %s '{link}' | hushfs get -"), "piped"));
+    terminal.answer("Password of the link: ", "correct horse\n");
+    let (code, shown) = terminal.end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert_eq!(fs::read(to("piped")).expect("fetched"), b"content");
+
+    // Both are asked for, and neither is shown.
+    let mut terminal = OnTerminal::start(&drive, &get("hushfs get -", "asked"));
+    terminal.answer("Link: ", &format!("{link}\n"));
+    terminal.answer("Password of the link: ", "correct horse\n");
+    let (code, shown) = terminal.end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains("correct horse") && !shown.contains(link.split_once('#').expect("a secret").1), "{shown}");
+    assert_eq!(fs::read(to("asked")).expect("fetched"), b"content");
+
+    // Who does not want to answer need not.
+    let mut terminal = OnTerminal::start(&drive, &get(&format!("hushfs get '{link}'"), "never"));
+    terminal.answer("Password of the link: ", "\x03");
+    let (code, shown) = terminal.end();
+    assert_eq!(code, Some(128 + 2), "{shown}");
+    assert!(!to("never").exists());
     drive.umount();
 }
 
