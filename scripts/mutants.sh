@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Changes one expression of the checks after another and runs the unit tests of its layer, or those of whole drives
-# (tests/threats.rs) for what mounts them: a change that no test notices is a check that could be missing.
+# (tests/threats.rs, tests/faults.rs) for what mounts them: a change that no test notices is a check that could be missing.
 # scripts/mutants.toml lists those that make no difference, each with why.
 #   scripts/mutants.sh [--checks] [--only REGEX] [--shard K/N] [--iterate] [--list] [FILE...]
 # FILE is under src/, or a folder there; without any it is those below. --checks changes only comparisons, negations and
@@ -61,8 +61,8 @@ mutate() {
     done
     slice "$crate" "$highest"
     if [ "$highest" = vfs ]; then
-        rsync -a --delete --include /threats.rs --include '/threats/***' --include '/support/***' --exclude '*' \
-            tests/ "$crate/tests/"
+        rsync -a --delete --include /threats.rs --include '/threats/***' --include /faults.rs --include '/faults/***' \
+            --include '/support/***' --exclude '*' tests/ "$crate/tests/"
     fi
     # A mutant that hangs is caught: no test takes a minute.
     CARGO_TARGET_DIR="$target/mutants/build" CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=1 NEXTEST_TEST_THREADS=4 \
@@ -90,6 +90,7 @@ for layer in "${layers[@]}"; do
     [ ${#own[@]} -eq 0 ] || mutate "$layer" "$highest" "${own[@]}" -- --lib -E "$tests"
     # What packs and chunks are tried with takes longest, and asks nothing of who opens.
     tests="(binary(threats) - test(/^data::/)) | test(/^meta::(keyring|log|mounting)::/)"
-    [ ${#mounts[@]} -eq 0 ] || mutate "$layer-mounts" vfs "${mounts[@]}" -- --lib --test threats -E "$tests"
+    tests+=" | (binary(faults) & test(/^(damage|devices|late|replay)::/))"
+    [ ${#mounts[@]} -eq 0 ] || mutate "$layer-mounts" vfs "${mounts[@]}" -- --lib --test threats --test faults -E "$tests"
 done
 exit "$status"

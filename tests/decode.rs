@@ -348,6 +348,9 @@ fn a_link_comes_back_by_the_format_without_the_volume() {
         command.args(["link", link]).args(more).output().expect("python")
     };
     let link = |link: &str, more: &[&str], password: Option<&Path>| link_by("--password-file", link, more, password);
+    // What somebody planted hides nothing of the owner's.
+    let (own, _) = open.split_once('#').expect("an id");
+    fs::write(copy.join("share").join(own).join(format!("{:020}", 7)), b"planted").expect("a file");
     let listed = link(&open, &["list"], None);
     succeed(&listed);
     assert!(text(&listed).contains("x 10 2001-02-03 04:05:06.123456789 +0000 shared/run"), "{}", text(&listed));

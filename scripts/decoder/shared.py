@@ -49,9 +49,16 @@ class Shared:
     def newest(self):
         own = os.path.join(self.folder, self.id.hex())
         names = sorted(os.listdir(own)) if os.path.isdir(own) else []
-        found = [self.record(own, name) for name in names if re.fullmatch(r"[0-9]{20}", name)]
+        found, refused = [], None
+        for name in names:
+            if re.fullmatch(r"[0-9]{20}", name):
+                try:
+                    found.append(self.record(own, name))
+                except Refused as error:
+                    # Anybody who can write to the bucket may have put it there: it hides nothing of the owner's.
+                    refused = error
         if not found:
-            raise Gone("there is no such link here")
+            raise refused or Gone("there is no such link here")
         if any(record.tombstone for record in found):
             raise Gone("the link was taken back by who shared it")
         return found[-1]

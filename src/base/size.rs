@@ -60,6 +60,8 @@ impl fmt::Display for ByteSize {
         }
         match unit {
             None => write!(f, "{} B", self.0),
+            // Never rounded up to 16 EiB, which no size can be.
+            Some("E") if value > 15.0 => write!(f, "15 EiB"),
             Some(unit) if value < 9.95 => write!(f, "{value:.1} {unit}iB"),
             Some(unit) => write!(f, "{value:.0} {unit}iB"),
         }
@@ -96,10 +98,16 @@ mod tests {
 
     #[test]
     fn sizes_are_shown_short() {
-        for (bytes, text) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (20 << 30, "20 GiB"), (1536 << 20, "1.5 GiB")]
-        {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (20 << 30, "20 GiB"),
+            (1536 << 20, "1.5 GiB"),
+            (u64::MAX, "15 EiB"),
+        ] {
             assert_eq!(ByteSize(bytes).to_string(), text);
+            assert!(text.parse::<ByteSize>().is_ok(), "{text} can be given again");
         }
     }
 }

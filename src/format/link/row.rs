@@ -216,4 +216,63 @@ mod tests {
         }
         assert_eq!(LinkRow::decode(&[&good[..], &[0]].concat()).unwrap_err().why, "bytes after the end");
     }
+
+    fn rows() -> [LinkRow; 2] {
+        let row = LinkRow { newest: 0, files: 0, expiry: None, ..row(LinkState::Publishing(keys())) };
+        let again = LinkRow::decode(&row.encode()).unwrap();
+        [row, again]
+    }
+
+    fn published(row: LinkRow, newest: u64) -> LinkRow {
+        let LinkState::Publishing(keys) = row.state else { panic!("made so") };
+        LinkRow { state: LinkState::Published(keys), newest, files: newest, ..row }
+    }
+
+    fn merged(said: LinkRow, there: LinkRow) -> LinkRow {
+        LinkRow::decode(&LinkRow::merge(&said.encode(), &there.encode()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_newer_version_counts_and_of_the_same_what_is_said_now() {
+        let versions = |said, there| {
+            let [one, two] = rows();
+            let row = merged(published(one, said), published(two, there));
+            assert!(row.live && matches!(row.state, LinkState::Published(_)));
+            (row.newest, row.files)
+        };
+        assert_eq!((versions(3, 2), versions(2, 3)), ((3, 3), (3, 3)));
+        let [said, there] = rows();
+        let (said, there) = (LinkRow { expiry: Some(Timestamp::new(9, 0)), ..said }, LinkRow { files: 7, ..there });
+        let row = merged(said, there);
+        assert_eq!((row.expiry, row.files), (Some(Timestamp::new(9, 0)), 0));
+    }
+
+    #[test]
+    fn what_has_ended_for_one_has_ended() {
+        for said_it in [true, false] {
+            for newest in [1, 2, 3] {
+                let pair = |ended: fn(LinkRow) -> LinkRow| {
+                    let [one, two] = rows();
+                    let (ended, other) = (ended(published(one, newest)), published(two, 2));
+                    if said_it { merged(ended, other) } else { merged(other, ended) }
+                };
+                let unfollowed = pair(|row| LinkRow { live: false, ..row });
+                assert!(!unfollowed.live && matches!(unfollowed.state, LinkState::Published(_)));
+                let revoked = pair(|row| LinkRow { state: LinkState::Revoked, ..row });
+                assert_eq!((revoked.state, revoked.live), (LinkState::Revoked, false));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_published_is_not_unfinished_again() {
+        for said_it in [true, false] {
+            for newest in [0, 1] {
+                let [one, two] = rows();
+                let done = published(one, newest);
+                let row = if said_it { merged(done, two) } else { merged(two, done) };
+                assert!(matches!(row.state, LinkState::Published(_)));
+            }
+        }
+    }
 }
