@@ -90,7 +90,7 @@ for layer in "${layers[@]}"; do
     [ ${#own[@]} -eq 0 ] || mutate "$layer" "$highest" "${own[@]}" -- --lib -E "$tests"
     # What packs and chunks are tried with takes longest, and asks nothing of who opens.
     tests="(binary(threats) - test(/^data::/)) | test(/^meta::(keyring|log|mounting)::/)"
-    tests+=" | (binary(faults) & test(/^(damage|devices|late|replay)::/))"
+    tests+=" | (binary(faults) & test(/^(damage|devices|late|replay)::|^disk::a_.*journal/))"
     [ ${#mounts[@]} -eq 0 ] || mutate "$layer-mounts" vfs "${mounts[@]}" -- --lib --test threats --test faults -E "$tests"
 done
 exit "$status"

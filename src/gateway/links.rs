@@ -111,8 +111,8 @@ impl Links {
     }
 }
 
-/// What is newer has the next number that was free, and takes the older away. This spares a listing, which a link of many packs makes
-/// long.
+/// What is newer has the next number that was free, and takes the older away. This spares a listing, which a link of
+/// many packs makes long.
 async fn is_still_newest(store: &dyn Store, record: &SignedRecord) -> Result<bool, StoreError> {
     let Some(next) = record.number().checked_add(1) else { return Ok(true) };
     let (own, next) = (ObjectName::Share(record.link(), record.number()), ObjectName::Share(record.link(), next));

@@ -486,17 +486,9 @@ impl Drop for SmallFilesystem {
     }
 }
 
-#[test]
-fn a_damaged_journal_stops_the_mount_and_nothing_is_thrown_away() {
-    let (mut rig, disk) = rig();
-    rig.faults.add(Rule::on(Op::Create, OFFLINE));
-    let files = rig.files();
-    for (name, seed) in [("dir/one", 11), ("dir/two", 12), ("dir/three", 13)] {
-        files.save(name, &noise(seed, 2_000_000)).unwrap();
-    }
-    rig.kill();
-    let state = rig.state_dir();
-    let journal = state.join("journal");
+/// The journal's third last frame cannot be read any more.
+fn damage_journal(rig: &Rig, disk: &SimDisk) {
+    let journal = rig.state_dir().join("journal");
     let mut frames = Vec::new();
     for file in disk.list(&journal).unwrap() {
         let path = journal.join(file.name);
@@ -509,6 +501,42 @@ fn a_damaged_journal_stops_the_mount_and_nothing_is_thrown_away() {
     frames.sort();
     let (_, path, offset) = &frames[frames.len() - 3];
     disk.rot(path, offset + 200);
+}
+
+fn set_aside(disk: &SimDisk, folder: &Path) -> usize {
+    let names = disk.list(folder).unwrap().into_iter().map(|file| file.name);
+    names.filter(|name| name.to_string_lossy().ends_with(".damaged")).count()
+}
+
+#[test]
+fn a_journal_that_is_damaged_where_the_log_has_all_of_it_is_no_loss() {
+    let (mut rig, disk) = rig();
+    for round in 0..3 {
+        let files = rig.files();
+        let names = [1, 2, 3].map(|number| (format!("dir/{round} {number}"), noise(10 * round + number, 5_000)));
+        for (name, content) in &names {
+            files.save(name, content).unwrap();
+        }
+        rig.flush();
+        rig.kill();
+        damage_journal(&rig, &disk);
+        let files = rig.try_mount_by_words().unwrap_or_else(|error| panic!("{}", chain(&error)));
+        assert!(names.iter().all(|(name, content)| files.read(name).as_ref() == Ok(content)), "in round {round}");
+        assert_eq!(set_aside(&disk, &rig.state_dir().join("journal")), 0);
+    }
+}
+
+#[test]
+fn a_damaged_journal_stops_the_mount_and_nothing_is_thrown_away() {
+    let (mut rig, disk) = rig();
+    rig.faults.add(Rule::on(Op::Create, OFFLINE));
+    let files = rig.files();
+    for (name, seed) in [("dir/one", 11), ("dir/two", 12), ("dir/three", 13)] {
+        files.save(name, &noise(seed, 2_000_000)).unwrap();
+    }
+    rig.kill();
+    let state = rig.state_dir();
+    damage_journal(&rig, &disk);
     let kept = |folder: &str| {
         let dir = state.join(folder);
         let names = disk.list(&dir).unwrap().into_iter().map(|file| dir.join(file.name));
@@ -530,12 +558,8 @@ fn a_damaged_journal_stops_the_mount_and_nothing_is_thrown_away() {
     rig.adjust = |options| options.accept_loss = true;
     let files = rig.try_mount_by_words().unwrap();
     assert_eq!(files.read("dir/old"), Ok(noise(1, 300_000)));
-    let aside = |folder: &str| {
-        let names = disk.list(&state.join(folder)).unwrap().into_iter().map(|file| file.name);
-        names.filter(|name| name.to_string_lossy().ends_with(".damaged")).count()
-    };
-    assert_eq!(aside("journal"), 1);
-    assert!(aside("staging") > 0, "the packs of what was left out are gone");
+    assert_eq!(set_aside(&disk, &state.join("journal")), 1);
+    assert!(set_aside(&disk, &state.join("staging")) > 0, "the packs of what was left out are gone");
     rig.faults.clear();
     rig.flush();
 }

@@ -205,8 +205,8 @@ impl Folder {
         let path = page.with_file_name(format!(".{name}.part"));
         let failed = |error| Failure::from(error).context(path.display().to_string());
         let in_the_way = || {
-            let what = format!("{} is in the way: there is something of somebody else's in it", path.display());
-            Failure::new(Code::Other, what)
+            let path = path.display();
+            Failure::new(Code::Other, format!("{path} is in the way, and may be somebody else's: look, and remove it"))
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = |path: &Path| open(path, flags, Mode::empty()).map_err(|error| failed(error.into()));
