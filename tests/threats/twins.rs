@@ -142,6 +142,29 @@ fn t8_a_folder_from_a_backup_goes_on_under_another_number_and_keeps_what_came_af
     seen_anew(&mut rig, &expected);
 }
 
+/// The log says as well which it has given out, as far as the log has them.
+#[test]
+fn t11_a_machine_that_lost_its_numbers_gives_none_out_twice() {
+    let mut rig = volume_with_folders();
+    rig.close();
+    let file = rig.state_dir().join("numbers");
+    let lose: [fn(&Path); 2] = [
+        |file| std::fs::remove_file(file).expect("removed"),
+        |file| std::fs::write(file, b"damaged").expect("written"),
+    ];
+    let mut expected = vec![("one/before", noise(1, 3000))];
+    for (number, (name, lose)) in ["one/removed", "one/damaged"].into_iter().zip(lose).enumerate() {
+        lose(&file);
+        let files = mount(&mut rig);
+        expected.push((name, noise(10 + number as u64, 5000)));
+        files.save(name, &expected[number + 1].1).expect("saved");
+        rig.flush();
+        rig.close();
+    }
+    assert_eq!(runs(&rig).len(), 1, "another device");
+    seen_anew(&mut rig, &expected);
+}
+
 /// What was pending when the backup was made was committed since: it is not done twice, and not over what came later.
 #[test]
 fn t8_what_was_pending_in_a_backup_and_got_into_the_log_is_not_done_again() {
